@@ -1,0 +1,2 @@
+$(call library,lift,lib/util.c lib/vlog.c lib/coverage.c lib/loop.c lib/ctl.c \
+	lib/isolation.c)
