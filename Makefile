@@ -86,6 +86,32 @@ $(O)/%.o: %.c
 
 -include $(sort $(ALL_OBJS:.o=.d))
 
+# Set-up may install what the rest of a run needs, so the rest is a make of its
+# own: pkg-config, wildcards and the like then see it.
+.PHONY: test test-full demo test-prepare unit
+test: setup
+	@$(MAKE) --no-print-directory test-prepare
+	@tests/run
+
+test-full: setup
+	@$(MAKE) --no-print-directory test-prepare
+	@tests/run --full
+
+demo: setup
+	@$(MAKE) --no-print-directory demo-prepare
+	@tests/lab/demo
+
+# Everything that the tiers run, built before any of them starts.
+test-prepare demo-prepare: all
+test-prepare:
+	@$(MAKE) --no-print-directory SAN=asan all units
+
+.PHONY: units
+units: $(UNITS)
+
+unit: test-prepare
+	@tests/run unit
+
 .PHONY: setup clean help
 setup:
 	@packaging/setup packages.list
