@@ -71,6 +71,8 @@ unit = $(eval $(call unit_,$(1),$(2),$(3),$(4)))
 
 ALL_OBJS :=
 PROGRAMS :=
+# Headers that must exist before any source is compiled.
+GENERATED :=
 UNITS :=
 
 .PHONY: all
@@ -80,7 +82,7 @@ include $(sort $(wildcard */build.mk */*/build.mk */*/*/build.mk))
 
 all: $(PROGRAMS)
 
-$(O)/%.o: %.c
+$(O)/%.o: %.c | $(GENERATED)
 	@mkdir -p $(@D); echo "  CC    $<"
 	@$(CC) $(CFLAGS) $(CFLAGS_$(subst /,_,$(basename $<))) -c -o $@ $<
 
