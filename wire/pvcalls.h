@@ -144,10 +144,26 @@ struct pvcalls_indexes {
     struct ring_u32 out_cons;  /* Backend writes. */
     struct ring_u32 out_prod;  /* Frontend writes. */
     struct ring_u32 out_error; /* Backend writes; an int32_t. */
-    uint8_t pad2[52];
+    struct ring_u32 out_shut;  /* Extension half-close, see below. */
+    uint8_t pad2[48];
     struct ring_u32 ring_order; /* Frontend writes, once. */
     struct ring_u32 ref[(PVCALLS_PAGE_SIZE - 132) / 4];
 };
+
+/* Two small extensions, each in force only if *both* ends announce it by a
+ * node of this name with the value "1" in their own directory.
+ *
+ * feature-quiet: both ends re-read the peer's index after publishing their own
+ * and a ring_mb() before they sleep, and sleep only for an empty (data) or a
+ * completely full (space) ring.  So on data rings a producer notifies only if
+ * the peer had consumed everything before, and a consumer only if the ring had
+ * been full and is now at least half free.  Errors are always notified.
+ *
+ * feature-half-close: the frontend stores 1 in 'out_shut' after its last byte
+ * and notifies; the backend shuts down its socket for writing once it has
+ * consumed all.  Without it 'out_shut' is padding. */
+#define PVCALLS_FEATURE_QUIET "feature-quiet"
+#define PVCALLS_FEATURE_HALF_CLOSE "feature-half-close"
 
 #define PVCALLS_ASSERT_AT(T, F, OFS)                                          \
     _Static_assert(__builtin_offsetof(T, F) == (OFS), #T "." #F " at " #OFS)
@@ -193,6 +209,7 @@ PVCALLS_ASSERT_AT(struct pvcalls_indexes, in_error, 8);
 PVCALLS_ASSERT_AT(struct pvcalls_indexes, out_cons, 64);
 PVCALLS_ASSERT_AT(struct pvcalls_indexes, out_prod, 68);
 PVCALLS_ASSERT_AT(struct pvcalls_indexes, out_error, 72);
+PVCALLS_ASSERT_AT(struct pvcalls_indexes, out_shut, 76);
 PVCALLS_ASSERT_AT(struct pvcalls_indexes, ring_order, 128);
 PVCALLS_ASSERT_AT(struct pvcalls_indexes, ref, 132);
 
