@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+#
+# What the lab's cases are written with.  Runs in dom0, under bash.
+#
+#   guest_create NAME [OPTION...]   starts a guest and waits for its agent
+#       pv | pvh              kind (default $LAB_TYPE)
+#       kernel=6.1|6.12       default $LAB_KERNEL
+#       memory=MiB vcpus=N
+#       root=none|9p:TAG      initial RAM disk only, or a root on 9p
+#       insmod=FILE           our module, loaded by the first process
+#       pvcalls               a pvcalls= entry with our backend in drv
+#       p9=TAG,PATH[,BACKEND] a p9= entry; backend drv unless given
+#       vif                   a netfront whose netback is in drv
+#       disk=DEVICE,BACKEND   blkfront
+#       append=WORDS          more for the kernel's command line
+#       config=LINE           a line of xl configuration
+#       nowait                do not wait for the agent
+#   guest_destroy NAME...           xl destroy, waits until it is gone
+#   in_guest [-i] [-t S] NAME CMD   runs CMD in the guest: output, exit status
+#   in_drv [-i] [-t S] CMD          the same in the driver domain
+#   put_guest NAME FILE PATH, put_drv FILE PATH
+#   expect WHAT CMD...              the command must succeed
+#   expect_equal WHAT WANTED GOT
+#   wait_until SECONDS CMD...       polls until the command succeeds
+#   note TEXT                       a line in the case's log
+#   leak_mark, leakcheck            see below
+#   skip WHY                        ends the case, counted as skipped
+
+export LC_ALL=C
+: "${LAB_TYPE:=pvh}" "${LAB_KERNEL:=6.1}"
+LAB=/run/lab
+mkdir -p $LAB
+PATH=/share/prog:/share/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/xen-4.17/bin
+DRV_IP=10.77.0.2
+DOM0_IP=10.77.0.1
+# Kernels are told not to spend an emulated processor's time on defences
+# against faults that it does not have.
+LAB_APPEND="console=hvc0 mitigations=off randomize_kstack_offset=off"
+
+note() { printf '[%6.1f] %s\n' "$(lab_clock)" "$*"; }
+lab_clock() { cut -d' ' -f1 /proc/uptime; }
+fail() { note "FAILED: $*"; exit 1; }
+skip() { note "skipped: $*"; echo "$*" > "$LAB/skip"; exit 77; }
+
+# wait_until SECONDS COMMAND...: polls; false when the time is over.
+wait_until()
+{
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" > /dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.1
+    done
+}
+
+expect()
+{
+    local what=$1
+    shift
+    if "$@"; then
+        note "ok: $what"
+    else
+        fail "$what (status $?: $*)"
+    fi
+}
+
+expect_equal()
+{
+    [ "$2" = "$3" ] || fail "$1: wanted '$2', got '$3'"
+    note "ok: $1"
+}
+
+domid_of() { cat "$LAB/domid-$1"; }
+
+in_guest()
+{
+    local options=()
+    while [ "${1:0:1}" = - ]; do
+        case $1 in
+        -t) options+=(-t "$2"); shift 2 ;;
+        *) options+=("$1"); shift ;;
+        esac
+    done
+    in_domain "${options[@]}" "$(domid_of "$1")" "$2"
+}
+
+in_drv()
+{
+    local options=()
+    while [ "${1:0:1}" = - ]; do
+        case $1 in
+        -t) options+=(-t "$2"); shift 2 ;;
+        *) options+=("$1"); shift ;;
+        esac
+    done
+    in_domain "${options[@]}" "$(domid_of drv)" "$1"
+}
+
+put_guest()
+{
+    in_guest -i -t 120 "$1" "cat > '$3.new' && chmod 755 '$3.new' \
+        && mv '$3.new' '$3'" < "$2"
+}
+put_drv() { put_guest drv "$@"; }
+
+# The initial RAM disk of a kernel: the cached part, and the part with our own
+# programs, which changes often.
+lab_ramdisk()
+{
+    local out=$LAB/ramdisk-$1
+
+    (
+        flock 9
+        if [ ! -f "$out" ] || [ "/share/overlay-$1.cpio" -nt "$out" ]; then
+            cat "/share/initrd-$1" "/share/overlay-$1.cpio" > "$out.new"
+            mv "$out.new" "$out"
+        fi
+    ) 9> "$LAB/ramdisk.lock"
+    echo "$out"
+}
+
+# domain_start NAME: xl create, and remember its id.
+domain_start()
+{
+    local try
+
+    for try in 1 2 3; do
+        if timeout 120 xl create -q "$LAB/$1.cfg" < /dev/null; then
+            xl domid "$1" > "$LAB/domid-$1"
+            return 0
+        fi
+        note "xl create $1 failed (try $try)"
+        xl list "$1" > /dev/null 2>&1 && timeout 60 xl destroy "$1"
+        # Only what is known to fail now and then under emulation is repeated.
+        [ "$try" -lt 2 ] || break
+    done
+    return 1
+}
+
+drv_create()
+{
+    cat > "$LAB/drv.cfg" <<CFG
+name="drv"
+type="pvh"
+kernel="/boot/vmlinux-6.1"
+ramdisk="$(lab_ramdisk 6.1)"
+cmdline="$LAB_APPEND lab=drv lab.root=/dev/xvda"
+memory=${LAB_DRV_MEMORY:-1024}
+vcpus=1
+tsc_mode="native"
+driver_domain=1
+max_grant_frames=128
+max_maptrack_frames=4096
+max_event_channels=16384
+vif=["script=/share/lab/vif"]
+disk=["format=raw,vdev=xvda,access=w,script=/share/lab/block,target=/dev/vdb"]
+CFG
+    domain_start drv || return 1
+    in_drv -t 180 true
+}
+
+guest_create()
+{
+    local name=$1 type=$LAB_TYPE kernel=$LAB_KERNEL memory=256 vcpus=1
+    local root=none append='' wait=1 vif=0 word backend
+    local p9=() disks=() lines=() tag path
+    shift
+
+    for word in "$@"; do
+        case $word in
+        pv|pvh) type=$word ;;
+        kernel=*) kernel=${word#*=} ;;
+        memory=*) memory=${word#*=} ;;
+        vcpus=*) vcpus=${word#*=} ;;
+        root=*) root=${word#*=} ;;
+        insmod=*) append+=" lab.insmod=${word#*=}" ;;
+        append=*) append+=" ${word#*=}" ;;
+        config=*) lines+=("${word#*=}") ;;
+        pvcalls) lines+=('pvcalls=["backend=drv"]') ;;
+        p9=*)
+            IFS=, read -r tag path backend <<< "${word#p9=}"
+            backend=${backend:-drv}
+            word="tag=$tag,path=$path,security_model=none"
+            [ "$backend" = 0 ] || word+=",backend=$backend"
+            p9+=("'$word'")
+            [ "$backend" = 0 ] || lines+=(
+                'device_model_override="/share/lab/no-device-model"')
+            ;;
+        vif) vif=1
+            lines+=('vif=["backend=drv,script=/bin/true"]') ;;
+        disk=*)
+            IFS=, read -r path backend <<< "${word#disk=}"
+            disks+=("'format=raw,vdev=xvda,access=w,target=$path,${backend:+backend=$backend,}script=/share/lab/block'")
+            ;;
+        nowait) wait=0 ;;
+        *) fail "guest_create: unknown option '$word'" ;;
+        esac
+    done
+
+    {
+        cat <<CFG
+name="$name"
+type="$type"
+kernel="/boot/vmlinux-$kernel"
+ramdisk="$(lab_ramdisk "$kernel")"
+cmdline="$LAB_APPEND lab=guest lab.root=$root$append"
+memory=$memory
+vcpus=$vcpus
+tsc_mode="native"
+on_crash="destroy"
+on_reboot="destroy"
+CFG
+        printf '%s\n' "${lines[@]}" | sort -u
+        [ ${#p9[@]} -eq 0 ] || (IFS=,; echo "p9=[${p9[*]}]")
+        [ ${#disks[@]} -eq 0 ] || (IFS=,; echo "disk=[${disks[*]}]")
+    } > "$LAB/$name.cfg"
+
+    if [ $vif = 1 ]; then
+        drv_hotplug_vif &
+        word=$!
+    fi
+    domain_start "$name" || return 1
+    [ $vif = 0 ] || wait "$word"
+    [ $wait = 0 ] || in_guest -t 180 "$name" true ||
+        fail "guest $name does not answer"
+}
+
+# A netback in the driver domain: no hotplug tools there, so say it is done.
+# The guest's end is 10.78.ID.2, the driver domain's 10.78.ID.1.
+drv_hotplug_vif()
+{
+    in_drv -t 100 '
+        for i in $(seq 300); do
+            for d in $(xenstore-list backend/vif 2>/dev/null); do
+                p=backend/vif/$d/0
+                [ "$(xenstore-read $p/hotplug-status 2>/dev/null)" = connected ] && continue
+                [ -e /sys/class/net/vif$d.0 ] || continue
+                xenstore-write $p/hotplug-status connected
+                ip address add 10.78.$((d % 250)).1/24 dev vif$d.0
+                ip link set vif$d.0 up
+                exit 0
+            done
+            sleep 0.1
+        done
+        exit 1'
+}
+
+# The guest's end of it.
+guest_vif_up()
+{
+    local id
+    id=$(($(domid_of "$1") % 250))
+    in_guest "$1" "for m in xen-netfront; do modprobe \$m; done
+        for i in \$(seq 100); do [ -e /sys/class/net/eth0 ] && break; sleep 0.1; done
+        ip address add 10.78.$id.2/24 dev eth0 && ip link set eth0 up"
+    echo "10.78.$id.1"
+}
+
+guest_gone() { ! xl list "$1" > /dev/null 2>&1; }
+
+guest_destroy()
+{
+    local name
+    for name in "$@"; do
+        timeout 60 xl destroy "$name" ||
+            guest_gone "$name" || fail "cannot destroy $name"
+        wait_until 30 guest_gone "$name" || fail "$name does not go away"
+        rm -f "$LAB/domid-$name"
+    done
+}
+
+# What may be left behind after a case is counted, not guessed: what the
+# driver domain holds (grants mapped by it, its event channels, our processes
+# and their descriptors, backend directories) and domains that cannot die
+# because somebody still has their memory.  leak_mark remembers, leakcheck
+# compares, waiting some seconds for things to settle.
+leak_count()
+{
+    local drv
+    drv=$(domid_of drv)
+    xl dmesg -c > /dev/null
+    xl debug-keys g
+    echo "grants $(xl dmesg -c | leak_grants "$drv")"
+    echo "event-channels $(lsevtchn "$drv" 2> /dev/null | wc -l)"
+    echo "zombies $(xl list | awk 'NR > 1 && ($1 == "(null)" || $5 ~ /d/)' | wc -l)"
+    in_drv '
+        for kind in pvcalls 9pfs vif vbd; do
+            echo backend-$kind $(xenstore-list backend/$kind 2>/dev/null | wc -l)
+        done
+        echo workers $(pgrep -xc xenlift-guest)
+        for p in xenliftd vafsd; do
+            n=0
+            for pid in $(pgrep -x $p); do
+                n=$((n + $(ls /proc/$pid/fd | wc -l)))
+            done
+            echo fds-$p $n
+        done'
+}
+
+# Counts the grants that domain $1 has mapped, from the answer to 'g'.
+leak_grants()
+{
+    awk -v drv="$1" '
+        /gnttab_usage_print_all/ { next }
+        /-------- active --------/ { next }
+        # [ref] localdom mfn pin flags remote
+        /^\(XEN\) \[ *0x[0-9a-f]+\]|^\(XEN\) \[ *[0-9]+\]/ {
+            sub(/^\(XEN\) \[[^]]*\] */, "")
+            if ($1 == drv && $3 != "0" && $3 !~ /^0x0*$/)
+                n++
+        }
+        END { print n + 0 }'
+}
+
+leak_mark() { leak_count > "$LAB/leak-before"; cat "$LAB/leak-before"; }
+
+leakcheck()
+{
+    local i
+    for i in $(seq 15); do
+        leak_count > "$LAB/leak-after"
+        if cmp -s "$LAB/leak-before" "$LAB/leak-after"; then
+            note "ok: nothing leaked"
+            return 0
+        fi
+        sleep 1
+    done
+    diff "$LAB/leak-before" "$LAB/leak-after"
+    fail "something leaked (< before, > after)"
+}
