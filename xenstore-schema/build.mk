@@ -21,3 +21,6 @@ build/docs/xenlift-xenstore.7: xenstore-schema/nodes.md \
 .PHONY: docs
 docs: build/docs/xenlift-xenstore.7
 	cmp -s $< docs/xenlift-xenstore.7 || cp $< docs/xenlift-xenstore.7
+
+$(call library,schema,xenstore-schema/schema.c xenstore-schema/tree.c \
+	xenstore-schema/check.c)
