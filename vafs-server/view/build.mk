@@ -1,0 +1,1 @@
+$(call library,vafs-view,vafs-server/view/view.c)
