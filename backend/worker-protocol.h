@@ -130,7 +130,13 @@ struct wp_pvcalls {
     uint32_t ring_ref;       /* Grant of the command ring's page. */
     uint32_t port;           /* The guest's event channel. */
     uint32_t max_page_order; /* As announced to the guest. */
-    uint32_t flags;          /* 0; later extensions. */
+    uint32_t flags;          /* enum wp_pvcalls_flags. */
+};
+
+/* Which extensions of wire/pvcalls.h both ends announced. */
+enum wp_pvcalls_flags {
+    WP_PVCALLS_QUIET = 1 << 0,
+    WP_PVCALLS_HALF_CLOSE = 1 << 1,
 };
 
 /* What the frontend of a 9pfs device wrote, already checked for form:

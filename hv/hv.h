@@ -223,6 +223,10 @@ int
 hv_xs_read_uint(struct hv *hv, hv_xs_txn txn, const char *path, uint64_t max,
                 uint64_t *ret_value) __attribute__((warn_unused_result));
 
+/* Parses 's' as such a number without reading anything: EINVAL as above. */
+int hv_xs_parse_uint(const char *s, uint64_t max, uint64_t *ret_value)
+    __attribute__((warn_unused_result));
+
 /* Writes 'value' to 'path', which is created with its parents if missing. */
 int hv_xs_write(struct hv *hv, hv_xs_txn txn, const char *path,
                 const char *value) __attribute__((warn_unused_result));
@@ -277,6 +281,34 @@ int hv_xs_next_event(struct hv *hv, char **ret_path, char **ret_token)
 /* Whether domain 'domid' exists.  An unprivileged domain may be refused the
  * answer: EACCES. */
 int hv_domain_exists(struct hv *hv, uint16_t domid, bool *ret_exists)
+    __attribute__((warn_unused_result));
+
+/* ## Domains ##
+ *
+ * Programs that use this also link -lxenctrl. */
+
+enum hv_domain_flags {
+    HV_DOMAIN_DYING = 1 << 0,
+    HV_DOMAIN_SHUTDOWN = 1 << 1,
+    HV_DOMAIN_PAUSED = 1 << 2,
+    HV_DOMAIN_BLOCKED = 1 << 3,
+    HV_DOMAIN_RUNNING = 1 << 4,
+    HV_DOMAIN_HVM = 1 << 5, /* HVM or PVH, not PV. */
+};
+
+struct hv_domain {
+    uint16_t domid;
+    uint16_t n_vcpus;
+    uint32_t flags; /* enum hv_domain_flags. */
+    uint64_t n_pages;
+    uint8_t uuid[16];
+};
+
+/* Stores the domains that the hypervisor of 'spec' (as in hv_open()) lists in
+ * '*ret_domains', an array of '*ret_n' that the caller frees.  Needs domain
+ * 0's privileges.  EOPNOTSUPP: this domain may not ask ("local" included), so
+ * the caller has to make do with what xenstore shows. */
+int hv_domains(const char *spec, struct hv_domain **ret_domains, size_t *ret_n)
     __attribute__((warn_unused_result));
 
 /* ## Faults and life cycle of local domains, "local" only ##

@@ -2,3 +2,4 @@
 # All are built with sanitizers by `make unit`.
 $(call unit,test-lib,tests/unit/test-lib.c,lift,-ljansson)
 $(call unit,test-schema,tests/unit/test-schema.c,schema)
+$(call unit,test-hv-local,tests/unit/test-hv-local.c,broker hv lift,-lxenstore -ljansson)
