@@ -533,7 +533,7 @@ put_str(struct writer *w, const struct ninep_str *s)
 
     put_int(w, 2, s->len);
     p = room(w, s->len);
-    if (p && s->len) {
+    if (p && s->len && s->s != (const char *) p) {
         memcpy(p, s->s, s->len);
     }
 }
