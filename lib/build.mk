@@ -1,2 +1,3 @@
 $(call library,lift,lib/util.c lib/vlog.c lib/coverage.c lib/loop.c lib/ctl.c \
 	lib/isolation.c)
+$(call library,ring,lib/ring.c)

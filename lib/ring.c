@@ -60,6 +60,7 @@ ring_bytes_init(struct ring_bytes *r, struct ring_u32 *prod_shared,
     r->data = data;
     r->size = size;
     r->prod = r->cons = 0;
+    r->stalled = false;
 }
 
 /* For the producer: fetches the consumer's index and stores the bytes of free
@@ -72,8 +73,8 @@ ring_bytes_free(struct ring_bytes *r, uint32_t *ret_n)
     /* The consumer has read what it gave back before we overwrite it. */
     ring_mb();
     /* It may only move forward, and not past what was produced. */
-    if (!ring_is_sane(r->prod, cons, r->size)
-        || !ring_is_sane(cons, r->cons, ring_used(r->prod, r->cons))) {
+    if (!ring_is_sane(r->prod, cons, r->size) ||
+        !ring_is_sane(cons, r->cons, ring_used(r->prod, r->cons))) {
         COVERAGE_INC(ring_bogus_index);
         return EPROTO;
     }
@@ -91,8 +92,8 @@ ring_bytes_used(struct ring_bytes *r, uint32_t *ret_n)
 
     ring_rmb();
     /* What was once produced cannot be taken back. */
-    if (!ring_is_sane(prod, r->cons, r->size)
-        || ring_used(prod, r->cons) < ring_used(r->prod, r->cons)) {
+    if (!ring_is_sane(prod, r->cons, r->size) ||
+        ring_used(prod, r->cons) < ring_used(r->prod, r->cons)) {
         COVERAGE_INC(ring_bogus_index);
         return EPROTO;
     }
@@ -153,21 +154,30 @@ ring_bytes_produce(struct ring_bytes *r, uint32_t n)
     return ring_load_index__(r->cons_shared) == old;
 }
 
-/* Gives 'n' bytes back to the producer, which is supposed to wait only while
- * less than 'want' bytes (1 <= want <= size) are free.  True if it may be
- * asleep and must be notified. */
+/* Gives 'n' bytes back to the producer, which is supposed to sleep only while
+ * less than 'want' bytes (1 <= want <= size) are free, and not to mind being
+ * woken only when 'wake' bytes are (wake <= size / 2).  True if it must be
+ * notified now. */
 bool
-ring_bytes_consume(struct ring_bytes *r, uint32_t n, uint32_t want)
+ring_bytes_consume(struct ring_bytes *r, uint32_t n, uint32_t want,
+                   uint32_t wake)
 {
     uint32_t old = r->cons;
-    uint32_t used;
+    uint32_t prod;
 
     r->cons += n;
     ring_release(r->cons_shared, r->cons);
     ring_mb();
-    used = ring_used(ring_load_index__(r->prod_shared), old);
+    prod = ring_load_index__(r->prod_shared);
     /* A bogus index is dealt with by the next ring_bytes_used(). */
-    return used > r->size - want;
+    if (ring_used(prod, old) > r->size - want) {
+        r->stalled = true;
+    }
+    if (r->stalled && ring_used(prod, r->cons) <= r->size - wake) {
+        r->stalled = false;
+        return true;
+    }
+    return false;
 }
 
 /* Copies 'n' bytes that come after 'skip' others from the filled part to
@@ -235,9 +245,8 @@ ring_back_take(struct ring_back *r, struct pvcalls_request *ret)
     /* Slots are shared by requests and responses, so what counts is the
      * distance to the last response, not to the last request taken; and the
      * index may not fall behind what was taken. */
-    if (!ring_is_sane(prod, r->rsp_prod, PVCALLS_N_SLOTS)
-        || ring_used(prod, r->rsp_prod)
-               < ring_used(r->req_cons, r->rsp_prod)) {
+    if (!ring_is_sane(prod, r->rsp_prod, PVCALLS_N_SLOTS) ||
+        ring_used(prod, r->rsp_prod) < ring_used(r->req_cons, r->rsp_prod)) {
         COVERAGE_INC(ring_bogus_request);
         return EPROTO;
     }
@@ -319,8 +328,8 @@ ring_front_take(struct ring_front *r, struct pvcalls_response *ret)
     uint32_t prod = ring_load_index__(&r->sring->rsp_prod);
 
     ring_rmb();
-    if (!ring_is_sane(prod, r->rsp_cons, ring_used(r->req_prod,
-                                                    r->rsp_cons))) {
+    if (!ring_is_sane(prod, r->rsp_cons,
+                      ring_used(r->req_prod, r->rsp_cons))) {
         COVERAGE_INC(ring_bogus_index);
         return EPROTO;
     }

@@ -28,7 +28,9 @@
  *   - After the consumer's index moved, the producer may sleep only if it had
  *     found less than 'want' bytes free, i.e. if its index, read after a full
  *     barrier, is within 'want' of our old one plus the size.  A PV Calls
- *     producer waits for one byte, a 9pfs producer for a whole message.
+ *     producer waits for one byte, a 9pfs producer for a whole message.  Such
+ *     a ring is 'stalled' until the producer was notified, which may wait
+ *     until enough is free to be worth it.
  *   - The command ring has event indices for the same purpose.
  */
 #ifndef LIB_RING_H
@@ -49,6 +51,7 @@ struct ring_bytes {
     uint32_t size; /* Bytes, a power of two. */
     uint32_t prod; /* Own index, or the last checked copy of the peer's. */
     uint32_t cons;
+    bool stalled; /* Consumer: the producer may wait for a notification. */
 };
 
 void ring_bytes_init(struct ring_bytes *, struct ring_u32 *prod_shared,
@@ -62,8 +65,8 @@ bool ring_bytes_produce(struct ring_bytes *, uint32_t n) NODISCARD;
 int ring_bytes_used(struct ring_bytes *, uint32_t *ret_n) NODISCARD;
 int ring_bytes_used_iov(const struct ring_bytes *, uint32_t skip, uint32_t n,
                         struct iovec iov[2]);
-bool ring_bytes_consume(struct ring_bytes *, uint32_t n,
-                        uint32_t want) NODISCARD;
+bool ring_bytes_consume(struct ring_bytes *, uint32_t n, uint32_t want,
+                        uint32_t wake) NODISCARD;
 
 void ring_bytes_copy_out(const struct ring_bytes *, uint32_t skip, void *dst,
                          uint32_t n);
@@ -102,8 +105,8 @@ struct ring_front {
 void ring_front_init(struct ring_front *, struct pvcalls_sring *);
 int ring_front_put(struct ring_front *, const struct pvcalls_request *,
                    bool *ret_notify) NODISCARD;
-int ring_front_take(struct ring_front *,
-                    struct pvcalls_response *ret) NODISCARD;
+int
+ring_front_take(struct ring_front *, struct pvcalls_response *ret) NODISCARD;
 bool ring_front_sleep(struct ring_front *) NODISCARD;
 
 #endif /* lib/ring.h */
