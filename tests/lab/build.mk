@@ -19,3 +19,5 @@ lab-progs: $(LAB_PROGS)
 ## make lab-images          what the lab boots, cached under build/lab
 lab-images:
 	@tests/lab/images
+
+test-prepare demo-prepare: lab-images lab-progs

@@ -163,8 +163,8 @@ CFG
 guest_create()
 {
     local name=$1 type=$LAB_TYPE kernel=$LAB_KERNEL memory=256 vcpus=1
-    local root=none append='' wait=1 vif=0 word backend
-    local p9=() disks=() lines=() tag path
+    local root=none append='' wait=1 vif=0 vbd=0 word backend
+    local p9=() disks=() lines=() jobs=() tag path
     shift
 
     for word in "$@"; do
@@ -185,13 +185,15 @@ guest_create()
             [ "$backend" = 0 ] || word+=",backend=$backend"
             p9+=("'$word'")
             [ "$backend" = 0 ] || lines+=(
-                'device_model_override="/share/lab/no-device-model"')
+                'device_model_override="/share/lab/no-device-model"'
+                'device_model_version="qemu-xen-traditional"')
             ;;
         vif) vif=1
             lines+=('vif=["backend=drv,script=/bin/true"]') ;;
         disk=*)
             IFS=, read -r path backend <<< "${word#disk=}"
-            disks+=("'format=raw,vdev=xvda,access=w,target=$path,${backend:+backend=$backend,}script=/share/lab/block'")
+            disks+=("'format=raw,vdev=xvda,access=w,${backend:+backend=$backend,}script=/share/lab/block,target=$path'")
+            [ -z "$backend" ] || vbd=1
             ;;
         nowait) wait=0 ;;
         *) fail "guest_create: unknown option '$word'" ;;
@@ -218,10 +220,16 @@ CFG
 
     if [ $vif = 1 ]; then
         drv_hotplug_vif &
-        word=$!
+        jobs+=($!)
+    fi
+    if [ $vbd = 1 ]; then
+        drv_hotplug_vbd &
+        jobs+=($!)
     fi
     domain_start "$name" || return 1
-    [ $vif = 0 ] || wait "$word"
+    for word in "${jobs[@]}"; do
+        wait "$word" || fail "a backend in drv did not come up for $name"
+    done
     [ $wait = 0 ] || in_guest -t 180 "$name" true ||
         fail "guest $name does not answer"
 }
@@ -328,4 +336,148 @@ leakcheck()
     done
     diff "$LAB/leak-before" "$LAB/leak-after"
     fail "something leaked (< before, > after)"
+}
+
+# A disk whose backend is in the driver domain: a sparse file behind a loop
+# device there.  disk_of_drv FILE MIB prints the device.
+disk_of_drv()
+{
+    in_drv "truncate -s $2M $1 && losetup -f --show $1"
+}
+
+# Does for the driver domain's next block device what hotplug tools would.
+drv_hotplug_vbd()
+{
+    in_drv -t 100 '
+        for i in $(seq 300); do
+            for d in $(xenstore-list backend/vbd 2>/dev/null); do
+                for n in $(xenstore-list backend/vbd/$d); do
+                    p=backend/vbd/$d/$n
+                    [ "$(xenstore-read $p/hotplug-status 2>/dev/null)" = connected ] && continue
+                    dev=$(xenstore-read $p/params)
+                    xenstore-write $p/physical-device $(stat -Lc %t:%T $dev) \
+                        $p/physical-device-path $dev $p/hotplug-status connected
+                    exit 0
+                done
+            done
+            sleep 0.1
+        done
+        exit 1'
+}
+
+# ---- Our side ----
+#
+#   drv_install            our programs into the driver domain
+#   stack_up [STORE]       vafsd and xenliftd run there (started if need be)
+#   drv_start PROGRAM      starts xenliftd or vafsd
+#   drv_kill SIGNAL PROGRAM
+#   server_up              'socktest serve' in drv, port 7000
+#   sock_guest NAME [OPTION...]  a guest with pvcalls= and our module, ready
+#   sock NAME TEST ARG...  socktest in the guest
+
+PORT=7000
+STORE=/srv/vafs/store
+
+have() { [ -x "/share/bin/$1" ]; }
+need()
+{
+    local program
+    for program in "$@"; do
+        have "$program" || skip "$program is not built"
+    done
+}
+
+drv_install()
+{
+    local stamp
+    stamp=$(stat -c '%n %Y %s' /share/bin/* /share/prog/* | sha256sum)
+    [ "$(cat $LAB/installed 2> /dev/null)" = "$stamp" ] && return
+    tar -C /share -cf - bin prog | in_drv -i -t 120 \
+        'mkdir -p /opt/xenlift && tar -C /opt/xenlift -xf - &&
+         ln -sf /opt/xenlift/bin/* /opt/xenlift/prog/socktest /usr/local/bin/' &&
+        echo "$stamp" > $LAB/installed
+}
+
+drv_running() { in_drv "pgrep -x $1 > /dev/null"; }
+
+drv_start()
+{
+    case $1 in
+    xenliftd)
+        in_drv "cd / && setsid xenliftd --run-dir /run/xenlift \
+            --vafsd /run/vafs/guest.sock $XENLIFTD_OPTIONS \
+            >> /var/log/lab/xenliftd.log 2>&1 < /dev/null &"
+        wait_until 20 in_drv 'xenlift ctl version || test -S /run/xenlift/xenliftd.ctl'
+        ;;
+    vafsd)
+        in_drv "cd / && mkdir -p /run/vafs && setsid vafsd --run-dir /run/vafs \
+            $VAFSD_OPTIONS $STORE \
+            >> /var/log/lab/vafsd.log 2>&1 < /dev/null &"
+        wait_until 20 in_drv 'test -S /run/vafs/guest.sock'
+        ;;
+    esac || fail "$1 does not start: $(in_drv "tail -n 5 /var/log/lab/$1.log")"
+}
+: "${XENLIFTD_OPTIONS:=}" "${VAFSD_OPTIONS:=}"
+
+drv_kill()
+{
+    in_drv "pkill -$1 -x $2"
+    wait_until 20 in_drv "! pgrep -x $2" || fail "$2 does not end by $1"
+}
+
+stack_up()
+{
+    drv_install || fail "cannot install our programs in drv"
+    if have vafsd; then
+        in_drv "[ -d $STORE ] || vafs init $STORE" ||
+            fail "vafs init"
+        drv_running vafsd || drv_start vafsd
+    fi
+    drv_running xenliftd || drv_start xenliftd
+}
+
+server_up()
+{
+    in_drv "pgrep -f 'socktest serve' > /dev/null || {
+        setsid socktest serve 0.0.0.0 $PORT > /var/log/lab/serve.log 2>&1 \
+            < /dev/null & }"
+    wait_until 10 in_drv "exec 3<>/dev/tcp/127.0.0.1/$PORT" || :
+}
+
+device_state()
+{
+    xenstore-read "/local/domain/$(domid_of "$1")/device/$2/0/state" \
+        2> /dev/null
+}
+
+sock_connected() { [ "$(device_state "$1" pvcalls)" = 4 ]; }
+
+sock_guest()
+{
+    local name=$1
+    shift
+    guest_create "$name" pvcalls insmod=xenlift_sock.ko "$@" ||
+        fail "cannot create $name"
+    wait_until 30 sock_connected "$name" ||
+        fail "pvcalls of $name does not connect (front $(device_state "$name" pvcalls))"
+}
+
+sock() { in_guest -t "${SOCK_SECONDS:-120}" "$1" "/lab/socktest ${*:2}"; }
+
+case_end()
+{
+    local status=$? domid name
+
+    [ -z "${LAB_PAUSE:-}" ] || [ $status = 0 ] || [ $status = 77 ] ||
+        exit $status
+    if [ -f "$LAB/installed" ]; then
+        timeout 30 in_domain -t 20 "$(domid_of drv)" \
+            'tail -c 300000 /var/log/lab/*.log' > /share/out/keep/drv.log 2>&1
+    fi
+    xl list | awk 'NR > 1 && $2 > 1 { print $2, $1 }' |
+    while read -r domid name; do
+        timeout 60 xl destroy "$domid" > /dev/null 2>&1
+        rm -f "$LAB/domid-$name"
+    done
+    exit $status
 }
