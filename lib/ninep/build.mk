@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 $(call library,ninep,lib/ninep/codec.c lib/ninep/client.c lib/ninep/ops.c)

@@ -347,12 +347,14 @@ ninep_statfs(struct ninep_client *c, uint32_t fid, struct ninep_statfs *ret)
     return error;
 }
 
-/* The most that one message can carry. */
+/* The most data that one message carries.  24 is Linux's P9_IOHDRSZ, one more
+ * than the largest header: diod refuses what would use that last byte. */
 static uint32_t
-clamp_count(struct ninep_client *c, uint32_t count, uint32_t header)
+clamp_count(struct ninep_client *c, uint32_t count)
 {
-    return MIN(count, ninep_client_msize(c) - header);
+    return MIN(count, ninep_client_msize(c) - 24);
 }
+BUILD_ASSERT(24 >= NINEP_TWRITE_HEADER_SIZE);
 
 static int
 send_read(struct ninep_client *c, uint32_t fid, uint64_t offset,
@@ -362,7 +364,7 @@ send_read(struct ninep_client *c, uint32_t fid, uint64_t offset,
 
     t.tread.fid = fid;
     t.tread.offset = offset;
-    t.tread.count = clamp_count(c, count, NINEP_IO_HEADER_SIZE);
+    t.tread.count = clamp_count(c, count);
     return ninep_client_send(c, &t, ret_tag);
 }
 
@@ -403,7 +405,7 @@ send_write(struct ninep_client *c, uint32_t fid, uint64_t offset,
     t.twrite.fid = fid;
     t.twrite.offset = offset;
     t.twrite.data.s = buf;
-    t.twrite.data.len = clamp_count(c, count, NINEP_TWRITE_HEADER_SIZE);
+    t.twrite.data.len = clamp_count(c, count);
     return ninep_client_send(c, &t, ret_tag);
 }
 
@@ -438,7 +440,7 @@ ninep_read_all(struct ninep_client *c, uint32_t fid, uint64_t offset,
                void *buf, size_t size, size_t *ret_n)
 {
     struct transfer window[WINDOW];
-    uint32_t unit = clamp_count(c, 1u << 18, NINEP_IO_HEADER_SIZE);
+    uint32_t unit = clamp_count(c, 1u << 18);
     size_t sent = 0, done = 0;
     unsigned int first = 0, n = 0;
     bool end = false;
@@ -483,7 +485,7 @@ ninep_write_all(struct ninep_client *c, uint32_t fid, uint64_t offset,
                 const void *buf, size_t size)
 {
     struct transfer window[WINDOW];
-    uint32_t unit = clamp_count(c, 1u << 18, NINEP_TWRITE_HEADER_SIZE);
+    uint32_t unit = clamp_count(c, 1u << 18);
     size_t sent = 0;
     unsigned int first = 0, n = 0;
     int error = 0;
@@ -538,7 +540,7 @@ ninep_readdir(struct ninep_client *c, uint32_t fid, uint64_t cookie,
 
     t.tread.fid = fid;
     t.tread.offset = cookie;
-    t.tread.count = clamp_count(c, count, NINEP_IO_HEADER_SIZE);
+    t.tread.count = clamp_count(c, count);
     error = ninep_client_call(c, &t, &r);
     if (!error) {
         *ret_data = r.rread.data;
