@@ -243,7 +243,7 @@ unescape(char *s)
             break;
         case '\\':
         case '"':
-            c = *s, n = 1;
+            c = (unsigned char) *s, n = 1;
             break;
         default:
             if (sscanf(s, "x%2x%n", &c, &n) != 1
@@ -252,7 +252,7 @@ unescape(char *s)
             }
         }
         s += n;
-        *out++ = c;
+        *out++ = (char) c;
     }
     *out = '\0';
     return true;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # One line a test program: $(call unit,NAME,SOURCES,LIBRARIES,LDLIBS).
 # All are built with sanitizers by `make unit`.
 $(call unit,test-lib,tests/unit/test-lib.c,lift,-ljansson)
