@@ -268,13 +268,59 @@ print_device(const json_t *domains, const json_t *dev)
     }
 }
 
+/* Prints what xenliftd said about a domain. */
+static void
+print_daemon(const json_t *daemon)
+{
+    const json_t *worker = json_object_get(daemon, "worker"), *dev, *v;
+    const char *state = text_of(worker, "state"), *key;
+    size_t i, n = 0;
+
+    if (worker) {
+        printf("  worker: %s, pid %lld, %lld crashes\n",
+               state ? state : "unknown",
+               (long long) json_integer_value(json_object_get(worker, "pid")),
+               (long long) json_integer_value(
+                   json_object_get(worker, "crashes")));
+    }
+    json_array_foreach(json_object_get(daemon, "devices"), i, dev)
+    {
+        const char *error = text_of(dev, "error");
+
+        if (error) {
+            char *clean = printable(error);
+
+            printf("  %s/%lld failed: %s\n", text_of(dev, "kind"),
+                   (long long) json_integer_value(
+                       json_object_get(dev, "devid")),
+                   clean);
+            free(clean);
+        }
+    }
+    if (json_object_get(daemon, "rings")) {
+        print_value("rings", json_object_get(daemon, "rings"), 2);
+    }
+    json_object_foreach(json_object_get(daemon, "counters"), key, v)
+    {
+        if (json_integer_value(v)) {
+            char *clean = printable(key);
+
+            printf("%s%s %lld", n++ ? ", " : "  counters: ", clean,
+                   (long long) json_integer_value(v));
+            free(clean);
+        }
+    }
+    if (n) {
+        putchar('\n');
+    }
+}
+
 static void
 print_domain(const json_t *domains, const json_t *d)
 {
     const char *name = text_of(d, "name"), *uuid = text_of(d, "uuid");
     const char *state = text_of(d, "state"), *type = text_of(d, "type");
-    const json_t *dev, *daemon = json_object_get(d, "daemon"), *part;
-    const char *key;
+    const json_t *daemon = json_object_get(d, "daemon"), *dev;
     size_t i;
 
     printf("Domain %lld%s%s%s",
@@ -295,39 +341,64 @@ print_domain(const json_t *domains, const json_t *d)
     {
         print_device(domains, dev);
     }
-    json_object_foreach((json_t *) daemon, key, part)
-    {
-        if (strcmp(key, "domid")) {
-            print_value(key, part, 2);
+    if (daemon) {
+        print_daemon(daemon);
+    }
+}
+
+/* Takes 'one', an answer of xenliftd about domain 'd', into 'd' under
+ * "daemon".  Takes from xenliftd a name and a UUID that could not be read
+ * here. */
+static void
+take_answer(json_t *d, const char *method, json_t *one)
+{
+    static const char *const facts[] = {"name", "uuid"};
+    json_t *daemon = json_object_get(d, "daemon");
+    const char *text;
+    size_t i;
+
+    if (!daemon) {
+        daemon = json_object();
+        json_object_set_new(d, "daemon", daemon);
+    }
+    for (i = 0; i < ARRAY_SIZE(facts); i++) {
+        text = text_of(one, facts[i]);
+        if (text && *text && !text_of(d, facts[i])) {
+            json_object_set_new(d, facts[i], json_printable(text));
         }
+        json_object_del(one, facts[i]);
+    }
+    json_object_del(one, "domid");
+    if (!strcmp(method, "guests/show")) {
+        json_object_update(daemon, one);
+    } else if (!strcmp(method, "rings/show")) {
+        json_t *devices = json_object_get(one, "devices");
+
+        json_object_set(daemon, "rings", devices ? devices : one);
+    } else {
+        json_object_set(daemon, "counters", one);
     }
 }
 
 /* Puts what xenliftd says by 'method' about each domain into that domain's
- * "daemon".  The answer is an array of objects with a "domid". */
+ * "daemon".  The answer is an array of objects with a "domid".  False with a
+ * sentence in '*ret_error' if it says nothing. */
 static bool
 add_daemon(const struct xenlift_options *o, json_t *domains,
            const char *method, char **ret_error)
 {
-    json_t *answer, *list, *one;
+    json_t *answer, *one, *d;
     size_t i;
 
     if (xenlift_ask(o, method, NULL, &answer, ret_error)) {
         return false;
     }
-    list = json_is_array(answer) ? answer : json_object_get(answer, "guests");
-    json_array_foreach(list, i, one)
+    json_array_foreach(answer, i, one)
     {
-        json_t *d = domain_of(domains, json_integer_value(
-                                           json_object_get(one, "domid")));
-        json_t *daemon = json_object_get(d, "daemon");
-
-        if (d && !daemon) {
-            daemon = json_object();
-            json_object_set_new(d, "daemon", daemon);
-        }
-        if (d) {
-            json_object_update(daemon, one);
+        d = domain_of(domains,
+                      json_integer_value(json_object_get(one, "domid")));
+        if (d && json_is_object(one)) {
+            take_answer(d, method, one);
         }
     }
     json_decref(answer);
@@ -391,7 +462,8 @@ xenlift_show(const struct xenlift_options *o, int argc, char *argv[])
         }
     }
     daemon = !o->dump && add_daemon(o, domains, "guests/show", &text)
-             && add_daemon(o, domains, "rings/show", &text);
+             && add_daemon(o, domains, "rings/show", &text)
+             && add_daemon(o, domains, "guest/coverage", &text);
     if (o->json) {
         json_t *all = only ? json_pack("[O]", only) : json_incref(domains);
 
