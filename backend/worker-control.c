@@ -71,6 +71,9 @@ worker_device_fail(struct worker_device *dev, int error, const char *fmt, ...)
     COVERAGE_INC(worker_device_failed);
 }
 
+/* A guest can make its devices come and go as often as it likes. */
+static struct vlog_rate_limit control_rl = VLOG_RATE_LIMIT_INIT(30, 30);
+
 static const char *
 control_kind_name__(uint32_t kind)
 {
@@ -133,7 +136,6 @@ control_send_state__(struct worker *w, const struct control_device *cd,
 void
 worker_control_reap(struct worker *w)
 {
-    static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(30, 30);
     struct control_device *cd;
 
     w->any_failed = false;
@@ -143,7 +145,7 @@ worker_control_reap(struct worker *w)
         if (!dev || !dev->is_failed) {
             continue;
         }
-        vlog_warn_rl(&rl, "dom%u: %s %u: %s; device closed", w->domid,
+        vlog_warn_rl(&control_rl, "dom%u: %s %u: %s; device closed", w->domid,
                      control_kind_name__(cd->kind), cd->devid, dev->reason);
         cd->error = dev->error;
         memcpy(cd->reason, dev->reason, sizeof cd->reason);
@@ -255,11 +257,11 @@ control_device_add__(struct worker *w, const void *buf, size_t size, int fd)
     list_push_back(&w->devices, &cd->link);
     if (cd->dev) {
         COVERAGE_INC(worker_device_added);
-        vlog_info("dom%u: %s %u: connected", w->domid,
-                  control_kind_name__(cd->kind), cd->devid);
+        vlog_info_rl(&control_rl, "dom%u: %s %u: connected", w->domid,
+                     control_kind_name__(cd->kind), cd->devid);
     } else {
-        vlog_warn("dom%u: %s %u: %s", w->domid, control_kind_name__(cd->kind),
-                  cd->devid, cd->reason);
+        vlog_warn_rl(&control_rl, "dom%u: %s %u: %s", w->domid,
+                     control_kind_name__(cd->kind), cd->devid, cd->reason);
     }
     control_send_state__(w, cd, cd->dev ? WP_CONNECTED : WP_FAILED);
 }
@@ -292,8 +294,8 @@ control_device_remove__(struct worker *w, const void *buf, size_t size)
     cd = control_find__(w, msg->kind, msg->devid);
     if (cd) {
         answer.geometry = cd->geometry;
-        vlog_info("dom%u: %s %u: removed", w->domid,
-                  control_kind_name__(cd->kind), cd->devid);
+        vlog_info_rl(&control_rl, "dom%u: %s %u: removed", w->domid,
+                     control_kind_name__(cd->kind), cd->devid);
         control_forget__(cd);
     }
     control_send_state__(w, &answer, WP_CLOSED);

@@ -190,9 +190,9 @@ test_create(void)
     uint32_t fid, fid2;
 
     FINE(walk(c, "", &fid), "clone a fid");
-    FINE(ninep_lcreate(c, fid, "a", NINEP_O_RDWR | NINEP_O_EXCL, 0640, 7,
-                       &qid),
-         "create");
+    FINE(
+        ninep_lcreate(c, fid, "a", NINEP_O_RDWR | NINEP_O_EXCL, 0640, 7, &qid),
+        "create");
     FINE(ninep_write_all(c, fid, 0, "hello", 5), "write");
     FINE(ninep_getattr(c, fid, NINEP_GETATTR_ALL, &attr), "getattr");
     OK(attr.mode == (S_IFREG | 0640), "mode is %o", attr.mode);
@@ -211,8 +211,7 @@ test_create(void)
     ninep_release(c, fid2);
     OK(holds("a", "hello"), "content");
     FINE(walk(c, "", &fid), "clone");
-    ERR(ninep_lcreate(c, fid, "a", NINEP_O_RDWR | NINEP_O_EXCL, 0644, 0,
-                      NULL),
+    ERR(ninep_lcreate(c, fid, "a", NINEP_O_RDWR | NINEP_O_EXCL, 0644, 0, NULL),
         EEXIST, "exclusive create of an existing name");
     FINE(ninep_lcreate(c, fid, "a", NINEP_O_RDWR | NINEP_O_TRUNC, 0644, 0,
                        NULL),
@@ -244,8 +243,7 @@ test_walk(void)
     ERR(ninep_clunk(c, 50), EBADF, "and makes no fid");
     ERR(ninep_walk(c, 1, 50, 1, &bad[1], NULL, NULL), ENOENT,
         "walk to a missing name");
-    ERR(ninep_walk(c, 777, 50, 1, two, NULL, NULL), EBADF,
-        "walk from no fid");
+    ERR(ninep_walk(c, 777, 50, 1, two, NULL, NULL), EBADF, "walk from no fid");
     FINE(put("plain", "x"), "put");
     ERR(exists("plain/x"), is_peer ? ENOTDIR : ENOENT,
         "a file has nothing below (partial walk)");
@@ -279,8 +277,8 @@ test_names(void)
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         FINE(walk(c, "", &fid), "clone");
-        int error = ninep_lcreate(c, fid, names[i], NINEP_O_RDWR, 0644, 0,
-                                  NULL);
+        int error =
+            ninep_lcreate(c, fid, names[i], NINEP_O_RDWR, 0644, 0, NULL);
 
         OK(error == EINVAL || error == ENOENT || error == EISDIR,
            "create of \"%s\" fails (%s)", names[i], strerror(error));
@@ -288,8 +286,8 @@ test_names(void)
         if (!is_peer) {
             ERR(ninep_mkdir(c, 1, names[i], 0755, 0, NULL), EINVAL,
                 "mkdir of \"%s\"", names[i]);
-            ERR(ninep_unlinkat(c, 1, names[i], 0), EINVAL,
-                "unlink of \"%s\"", names[i]);
+            ERR(ninep_unlinkat(c, 1, names[i], 0), EINVAL, "unlink of \"%s\"",
+                names[i]);
             ERR(ninep_renameat(c, 1, "a", 1, names[i]), EINVAL,
                 "rename to \"%s\"", names[i]);
         }
@@ -302,8 +300,8 @@ test_names(void)
 
         OK(ninep_mkdir(c, 1, dots, 0755, 0, NULL) != 0, "mkdir of %s", dots);
         OK(ninep_unlinkat(c, 1, dots, 0) != 0, "unlink of %s", dots);
-        OK(ninep_unlinkat(c, 1, dots, NINEP_AT_REMOVEDIR) != 0,
-           "rmdir of %s", dots);
+        OK(ninep_unlinkat(c, 1, dots, NINEP_AT_REMOVEDIR) != 0, "rmdir of %s",
+           dots);
         OK(ninep_renameat(c, 1, dots, 1, "dots") != 0, "rename of %s", dots);
         OK(ninep_renameat(c, 1, "d", 1, dots) != 0, "rename to %s", dots);
         OK(ninep_link(c, 1, 1, dots) != 0, "link to %s", dots);
@@ -317,8 +315,7 @@ test_names(void)
     longest[255] = '\0';
     FINE(ninep_mkdir(c, 1, longest, 0755, 0, NULL), "mkdir of 255 bytes");
     FINE(ninep_unlinkat(c, 1, longest, NINEP_AT_REMOVEDIR), "and rmdir");
-    FINE(ninep_mkdir(c, 1, "\xff\x01 \xc3", 0755, 0, NULL),
-         "names are bytes");
+    FINE(ninep_mkdir(c, 1, "\xff\x01 \xc3", 0755, 0, NULL), "names are bytes");
     FINE(ninep_unlinkat(c, 1, "\xff\x01 \xc3", NINEP_AT_REMOVEDIR),
          "and rmdir");
 }
@@ -355,8 +352,7 @@ test_links(void)
     OK(attr.qid.type == NINEP_QTSYMLINK, "qid type of a symlink");
     ninep_release(c, fid);
     FINE(walk(c, "two", &fid), "walk");
-    ERR(ninep_readlink(c, fid, (char[4]){0}, 4), EINVAL,
-        "readlink of a file");
+    ERR(ninep_readlink(c, fid, (char[4]){0}, 4), EINVAL, "readlink of a file");
     ninep_release(c, fid);
     FINE(ninep_mknod(c, 1, "fifo", S_IFIFO | 0600, 0, 0, 0, NULL), "mkfifo");
     OK(S_ISFIFO(stat_of("fifo").mode), "is a fifo");
@@ -401,8 +397,7 @@ test_rename(void)
         "a directory into itself");
     ERR(ninep_renameat(c, 1, "none", 1, "x"), ENOENT, "rename of nothing");
     ERR(ninep_renameat(c, 1, "back", 1, "d"), EISDIR, "file over directory");
-    ERR(ninep_renameat(c, 1, "d", 1, "back"), ENOTDIR,
-        "directory over file");
+    ERR(ninep_renameat(c, 1, "d", 1, "back"), ENOTDIR, "directory over file");
     FINE(ninep_mkdir(c, 1, "empty", 0755, 0, NULL), "mkdir");
     int error = ninep_renameat(c, 1, "empty", 1, "d");
 
@@ -417,8 +412,7 @@ test_rename(void)
     FINE(walk(c, "back", &fid), "walk");
     FINE(ninep_link(c, 1, fid, "back2"), "link");
     ninep_release(c, fid);
-    FINE(ninep_renameat(c, 1, "back", 1, "back2"),
-         "two names of one inode");
+    FINE(ninep_renameat(c, 1, "back", 1, "back2"), "two names of one inode");
     OK(!exists("back") && !exists("back2"), "both stay");
 }
 
@@ -524,8 +518,7 @@ test_io(void)
     ninep_release(c, fid);
 
     FINE(create_open(c, "sparse", NINEP_O_RDWR, &fid), "create");
-    FINE(ninep_write(c, fid, UINT64_C(1) << 40, "x", 1, &n),
-         "write at 1 TiB");
+    FINE(ninep_write(c, fid, UINT64_C(1) << 40, "x", 1, &n), "write at 1 TiB");
     FINE(ninep_getattr(c, fid, NINEP_GETATTR_ALL, &attr), "getattr");
     OK(attr.size == (UINT64_C(1) << 40) + 1 && attr.blocks < 2048,
        "large and sparse");
@@ -720,8 +713,7 @@ disturb(int round)
 
     if (round < 40) {
         snprintf(name, sizeof name, "f%04d", 700 + round);
-        OK(!ninep_unlinkat(c, many_dir, name, 0), "unlink %s in a scan",
-           name);
+        OK(!ninep_unlinkat(c, many_dir, name, 0), "unlink %s in a scan", name);
         snprintf(name, sizeof name, "g%04d", round);
         if (!ninep_walk_path(c, many_dir, "", &fid, NULL)) {
             OK(!ninep_lcreate(c, fid, name, NINEP_O_RDWR, 0644, 0, NULL),
@@ -774,8 +766,10 @@ test_readdir(void)
         for (int i = 700; i < 740; i++) {
             bad += seen.n[i] > 1;
         }
-        OK(!bad && !seen.n_wrong, "what stays is seen once in a scan "
-           "while others come and go (%d)", bad);
+        OK(!bad && !seen.n_wrong,
+           "what stays is seen once in a scan "
+           "while others come and go (%d)",
+           bad);
         ERR(ninep_readdir(other, dfid, 0, 10, &data), EINVAL,
             "too small a count");
         ERR(ninep_readdir(other, dfid, UINT64_MAX, 1000, &data), EINVAL,
@@ -806,13 +800,12 @@ test_xattr(void)
     FINE(put("xattr", "x"), "put");
     FINE(walk(c, "xattr", &fid), "walk");
     FINE(ninep_setxattr(c, fid, "user.a", "value", 5, 0), "setxattr");
-    FINE(ninep_getxattr(c, fid, "user.a", buf, sizeof buf, &size),
-         "getxattr");
+    FINE(ninep_getxattr(c, fid, "user.a", buf, sizeof buf, &size), "getxattr");
     OK(size == 5 && !memcmp(buf, "value", 5), "value");
     ERR(ninep_setxattr(c, fid, "user.a", "v", 1, NINEP_XATTR_CREATE), EEXIST,
         "XATTR_CREATE of what exists");
-    ERR(ninep_setxattr(c, fid, "user.b", "v", 1, NINEP_XATTR_REPLACE),
-        ENODATA, "XATTR_REPLACE of nothing");
+    ERR(ninep_setxattr(c, fid, "user.b", "v", 1, NINEP_XATTR_REPLACE), ENODATA,
+        "XATTR_REPLACE of nothing");
     FINE(ninep_setxattr(c, fid, "user.b", "", 0, 0), "an empty value");
     FINE(ninep_getxattr(c, fid, "user.b", buf, sizeof buf, &size), "get it");
     OK(size == 0, "is empty");
@@ -851,8 +844,11 @@ static struct ninep_lock
 lock_of(uint32_t fid, uint8_t type, uint64_t start, uint64_t length,
         uint32_t proc_id)
 {
-    return (struct ninep_lock){.fid = fid, .type = type, .start = start,
-                               .length = length, .proc_id = proc_id,
+    return (struct ninep_lock){.fid = fid,
+                               .type = type,
+                               .start = start,
+                               .length = length,
+                               .proc_id = proc_id,
                                .client_id = ninep_str("debian")};
 }
 
@@ -878,7 +874,7 @@ test_locks(void)
     OK(status == NINEP_LOCK_SUCCESS, "is granted");
     lock = lock_of(f2, NINEP_LOCK_RDLCK, 5, 1, 42);
     FINE(ninep_lock(other, &lock, &status), "same client_id and proc_id in "
-         "another session");
+                                            "another session");
     OK(status == NINEP_LOCK_BLOCKED, "is another owner");
     FINE(ninep_getlock(other, &lock, &got), "getlock");
     OK(got.type == NINEP_LOCK_WRLCK && got.start == 0 && got.length == 10 &&
@@ -918,8 +914,7 @@ test_locks(void)
     t.lock.flags = NINEP_LOCK_FLAGS_BLOCK;
     FINE(ninep_client_send(c, &t, &tag), "a blocking lock");
     FINE(ninep_flush(c, tag), "flush");
-    ERR(ninep_client_wait_ms(c, tag, 100, &r), ETIMEDOUT,
-        "drops the request");
+    ERR(ninep_client_wait_ms(c, tag, 100, &r), ETIMEDOUT, "drops the request");
     /* The end of a session frees. */
     FINE(open_file(c, "lock", NINEP_O_RDWR, &f3), "open");
     t.lock = lock_of(f3, NINEP_LOCK_WRLCK, 0, 0, 44);
@@ -1022,10 +1017,10 @@ test_attach(void)
         "no such version");
     ERR(ninep_attach(client, 1, "root", "what", 0, NULL), EINVAL,
         "no such kind");
-    ERR(ninep_attach(client, 1, "root", "branch/main:/../x", 0, NULL),
-        EINVAL, "no .. in a subdirectory");
-    ERR(ninep_attach(client, 1, "root", "branch/main:/none", 0, NULL),
-        ENOENT, "no such subdirectory");
+    ERR(ninep_attach(client, 1, "root", "branch/main:/../x", 0, NULL), EINVAL,
+        "no .. in a subdirectory");
+    ERR(ninep_attach(client, 1, "root", "branch/main:/none", 0, NULL), ENOENT,
+        "no such subdirectory");
     snprintf(name, sizeof name, "branch/main:/%s/plain", dir_name);
     ERR(ninep_attach(client, 1, "root", name, 0, NULL), ENOTDIR,
         "a file as root");
@@ -1162,14 +1157,14 @@ main(int argc, char *argv[])
          * a fid is unknown. */
         bool peer;
     } tests[] = {
-        {"create", test_create, true}, {"walk", test_walk, false},
-        {"names", test_names, false},  {"links", test_links, false},
-        {"rename", test_rename, false}, {"unlink", test_unlink, false},
-        {"io", test_io, true},         {"append", test_append, true},
-        {"attr", test_attr, true},     {"suid", test_suid, false},
+        {"create", test_create, true},   {"walk", test_walk, false},
+        {"names", test_names, false},    {"links", test_links, false},
+        {"rename", test_rename, false},  {"unlink", test_unlink, false},
+        {"io", test_io, true},           {"append", test_append, true},
+        {"attr", test_attr, true},       {"suid", test_suid, false},
         {"readdir", test_readdir, true}, {"xattr", test_xattr, false},
-        {"locks", test_locks, false},  {"misc", test_misc, true},
-        {"attach", test_attach, false}, {"hostile", test_hostile, false},
+        {"locks", test_locks, false},    {"misc", test_misc, true},
+        {"attach", test_attach, false},  {"hostile", test_hostile, false},
         {"deaf", test_deaf, false},
     };
 

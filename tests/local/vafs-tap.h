@@ -47,12 +47,11 @@ tap_errno(int got, int want, const char *file, int line, const char *format,
 }
 
 #define OK(COND, ...) tap_ok(COND, __FILE__, __LINE__, __VA_ARGS__)
-#define ERR(GOT, WANT, ...)                                                   \
+#define ERR(GOT, WANT, ...) \
     tap_errno(GOT, WANT, __FILE__, __LINE__, __VA_ARGS__)
 #define FINE(GOT, ...) ERR(GOT, 0, __VA_ARGS__)
 
-static int __attribute__((unused))
-tap_end(void)
+static int __attribute__((unused)) tap_end(void)
 {
     printf("1..%d\n", tap_n);
     return tap_n_failed != 0;

@@ -1,0 +1,1 @@
+$(call library,pvfront,frontend/sockets/user/pvfront.c)

@@ -1,0 +1,4 @@
+# Local tier: real programs over hv/local.
+$(call library,local-harness,tests/local/harness.c tests/local/echo.c)
+$(call program,test-sockets,tests/local/test-sockets.c,\
+	local-harness pvfront ring hv lift,-ljansson -lxenstore)
