@@ -186,8 +186,8 @@ domain_populate(struct broker *b, uint16_t domid, const char *name,
     const struct hv_xs_perm read_only[] = {{0, HV_XS_PERM_NONE},
                                            {domid, HV_XS_PERM_READ}};
     const struct hv_xs_perm own[] = {{domid, HV_XS_PERM_NONE}};
-    static const char *const own_dirs[] = {"backend", "data", "drivers",
-                                           "feature"};
+    static const char *const own_dirs[] = {"attr",    "backend", "data",
+                                           "drivers", "error",   "feature"};
     struct registry *reg = b->registry;
     char path[128], value[64];
     int error;
