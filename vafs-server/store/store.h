@@ -173,7 +173,7 @@ uint64_t store_incarnation(const struct store *);
 /* Objects. */
 
 /* An object in memory, plain, immutable, counted.  Taken from the cache or
- * read; give it back with object_unref().  object.h is not needed: */
+ * read; give it back with object_unref(). */
 struct object {
     const uint8_t *data;
     size_t size;
@@ -244,6 +244,11 @@ int store_hash(uint8_t kind, uint8_t format, const void *data, size_t size,
  * the store.  EBADMSG: damaged or of another kind.  EIO: cannot be read. */
 int store_get(struct store *, const struct store_id *, uint8_t kind,
               struct object **ret_object) STORE_CHECKED;
+
+/* Like store_get(), but does no I/O: EAGAIN if the object is not in the cache
+ * (whether it is in the store or not). */
+int store_get_cached(struct store *, const struct store_id *, uint8_t kind,
+                     struct object **ret_object) STORE_CHECKED;
 
 /* Like 'n' times store_get(); ret_objects[i] is NULL where errors[i] is not
  * 0.  Returns the first error.  Reads in order of place. */

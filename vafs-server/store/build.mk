@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The object store, lowest floor of vafs-server.  Users link vafs-store, lift
+# and $(STORE_LDLIBS).
+STORE_LDLIBS := -lzstd -lxxhash -lcrypto
+$(call library,vafs-store,\
+	vafs-server/store/cache.c \
+	vafs-server/store/codec.c \
+	vafs-server/store/crc32c.c \
+	vafs-server/store/dump.c \
+	vafs-server/store/file.c \
+	vafs-server/store/index.c \
+	vafs-server/store/journal.c \
+	vafs-server/store/manifest.c \
+	vafs-server/store/memtable.c \
+	vafs-server/store/objects.c \
+	vafs-server/store/run.c \
+	vafs-server/store/segment.c \
+	vafs-server/store/segment-scan.c \
+	vafs-server/store/store.c \
+	vafs-server/store/superblock.c \
+	vafs-server/store/upkeep.c \
+	vafs-server/store/verify.c)

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The inside of 'struct store', for the files that make it up: store.c
+ * (opening, roots, syncing), objects.c (put and get), upkeep.c (index in the
+ * background), verify.c, dump.c. */
+
+#ifndef VAFS_STORE_STORE_PRIVATE_H
+#define VAFS_STORE_STORE_PRIVATE_H 1
+
+#include "vafs-server/store/cache.h"
+#include "vafs-server/store/index.h"
+#include "vafs-server/store/journal-private.h"
+
+#define STORE_DAMAGED_MAX 256
+
+struct store_counters {
+    uint64_t n_puts, n_put_existed, n_put_delta, put_plain, put_stored;
+    uint64_t n_gets, n_get_hits, get_bytes, n_damaged, n_syncs;
+};
+
+struct store {
+    struct file_layer *files;
+    bool own_files;
+    unsigned flags; /* enum store_open_flags. */
+    int level;
+    struct health health;
+    struct segments *segs;
+    struct index *index;
+    struct journal *journal;
+    struct cache *cache;
+
+    /* The superblock as last written. */
+    pthread_mutex_t sb_mutex;
+    struct superblock sb;
+    int sb_file;
+    int sb_n_bad;
+
+    /* Objects whose copy failed its check: a put writes a fresh one. */
+    pthread_mutex_t damaged_mutex;
+    struct store_id damaged[STORE_DAMAGED_MAX];
+    unsigned n_damaged; /* Atomic; ever noted, so a ring. */
+
+    /* Upkeep. */
+    pthread_mutex_t upkeep_mutex; /* One at a time. */
+    pthread_mutex_t thread_mutex; /* Protects the next ones. */
+    pthread_cond_t thread_cond;
+    pthread_t thread;
+    bool thread_runs, thread_stop, thread_kicked;
+    uint64_t upkeep_retry; /* clock_mono_ns() before which not to try. */
+
+    struct store_counters counters; /* Atomic, relaxed. */
+};
+
+#define STORE_COUNT(STORE, COUNTER, N) \
+    __atomic_fetch_add(&(STORE)->counters.COUNTER, N, __ATOMIC_RELAXED)
+
+/* 0, or why changes are impossible. */
+int store_check_writable__(const struct store *) NODISCARD;
+
+/* Reads the object at 'entry', whole and checked, past the cache. */
+int store_read__(struct store *, const struct index_entry *,
+                 struct object **) NODISCARD;
+
+int upkeep_start(struct store *) NODISCARD;
+void upkeep_stop(struct store *);
+/* After a put: does, or has done, what is due. */
+void upkeep_kick(struct store *);
+/* Does all now: seals, flushes, merges. */
+int upkeep_finish(struct store *) NODISCARD;
+
+#endif /* vafs-server/store/store-private.h */
