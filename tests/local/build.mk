@@ -2,3 +2,5 @@
 $(call library,local-harness,tests/local/harness.c tests/local/echo.c)
 $(call program,test-sockets,tests/local/test-sockets.c,\
 	local-harness pvfront ring hv lift,-ljansson -lxenstore)
+$(call program,test-files,tests/local/test-files.c,\
+	local-harness peers ring hv lift,-ljansson -lxenstore)

@@ -1,0 +1,1 @@
+$(call library,peers,tests/peers/p9front.c)
