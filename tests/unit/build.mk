@@ -5,3 +5,6 @@ $(call unit,test-lib,tests/unit/test-lib.c,lift,-ljansson)
 $(call unit,test-schema,tests/unit/test-schema.c,schema)
 $(call unit,test-hv-local,tests/unit/test-hv-local.c,broker hv lift,-lxenstore -ljansson)
 $(call unit,test-xenlift,tests/unit/test-xenlift.c $(addprefix tools/xenlift/,load.c model.c output.c),schema broker hv lift,-lxenstore -lxenctrl -ljansson)
+$(call unit,test-xenbus,tests/unit/test-xenbus.c backend/xenbus.c)
+# lib/ring.c is included there with its loads replaced.
+$(call unit,test-ring,tests/unit/test-ring.c,lift)
