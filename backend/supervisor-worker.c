@@ -762,6 +762,40 @@ handle_message(struct guest *guest, const struct wp_header *h, size_t size,
     worker_misbehaved(guest, "sends a message that is too short");
 }
 
+/* Returns who sent 'msg' as the kernel says, 0 if it does not, and closes
+ * descriptors that came along: no worker has any to give, and one that was
+ * taken over must not fill our table with them. */
+static pid_t
+take_ancillary(struct msghdr *msg)
+{
+    struct cmsghdr *cmsg;
+    pid_t sender = 0;
+
+    for (cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
+        const unsigned char *data = CMSG_DATA(cmsg);
+        struct ucred cred;
+
+        if (cmsg->cmsg_level != SOL_SOCKET) {
+            continue;
+        }
+        if (cmsg->cmsg_type == SCM_CREDENTIALS) {
+            memcpy(&cred, data, sizeof cred);
+            sender = cred.pid;
+        } else if (cmsg->cmsg_type == SCM_RIGHTS) {
+            size_t n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+            COVERAGE_INC(sup_worker_misbehaved);
+            for (size_t i = 0; i < n; i++) {
+                int fd;
+
+                memcpy(&fd, data + i * sizeof fd, sizeof fd);
+                close(fd);
+            }
+        }
+    }
+    return sender;
+}
+
 /* Takes one message: a second may find 'guest' freed by the first, so the
  * loop has to come again for it. */
 static void
@@ -783,8 +817,7 @@ worker_on_control(uint32_t events UNUSED, void *guest_)
         .msg_control = control.buf,
         .msg_controllen = sizeof control.buf,
     };
-    struct cmsghdr *cmsg;
-    pid_t sender = 0;
+    pid_t sender;
     ssize_t n;
 
     n = recvmsg(guest->control, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -799,14 +832,7 @@ worker_on_control(uint32_t events UNUSED, void *guest_)
         }
         return;
     }
-    cmsg = CMSG_FIRSTHDR(&msg);
-    if (cmsg && cmsg->cmsg_level == SOL_SOCKET &&
-        cmsg->cmsg_type == SCM_CREDENTIALS) {
-        struct ucred cred;
-
-        memcpy(&cred, CMSG_DATA(cmsg), sizeof cred);
-        sender = cred.pid;
-    }
+    sender = take_ancillary(&msg);
     if ((size_t) n < sizeof in.h || msg.msg_flags & MSG_TRUNC) {
         worker_misbehaved(guest, "sends a packet of a wrong size");
     } else {

@@ -56,7 +56,10 @@ xenlift_ctl(const struct xenlift_options *o, int argc, char *argv[])
         return XENLIFT_BAD;
     }
     if (!o->json && json_is_string(json)) {
-        puts(json_string_value(json));
+        char *clean = printable(json_string_value(json));
+
+        puts(clean);
+        free(clean);
         json_decref(json);
         return XENLIFT_OK;
     }

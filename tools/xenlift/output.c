@@ -42,7 +42,9 @@ json_printable(const char *s)
 int
 print_json(json_t *json)
 {
-    int error = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    /* ASCII: control characters beyond it also stay off the terminal. */
+    int error = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY
+                                             | JSON_ENSURE_ASCII);
 
     putchar('\n');
     json_decref(json);

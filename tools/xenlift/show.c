@@ -175,8 +175,9 @@ print_array(const json_t *array, int indent)
 /* Prints whatever a daemon said: scalars as "key value", lists of objects as
  * tables, objects indented. */
 static void
-print_value(const char *key, const json_t *v, int indent)
+print_value(const char *key_, const json_t *v, int indent)
 {
+    char *key = printable(key_); /* A worker may have been taken over. */
     const char *child_key;
     json_t *child;
     char *text;
@@ -219,6 +220,7 @@ print_value(const char *key, const json_t *v, int indent)
             print_value(child_key, child, indent + 2);
         }
     }
+    free(key);
 }
 
 /* One line of "node value" pairs. */
