@@ -200,13 +200,13 @@ hv_evtchn_unmask(struct hv *hv, const uint32_t ports[], size_t n)
 int
 hv_domid(struct hv *hv, uint16_t *ret_domid)
 {
-    return hv->class->domid(hv, ret_domid);
+    return hv->class->store->domid(hv, ret_domid);
 }
 
 int
 hv_xs_read(struct hv *hv, hv_xs_txn txn, const char *path, char **ret_value)
 {
-    return hv->class->xs_read(hv, txn, path, ret_value);
+    return hv->class->store->xs_read(hv, txn, path, ret_value);
 }
 
 int
@@ -247,26 +247,26 @@ hv_xs_parse_uint(const char *s, uint64_t max, uint64_t *ret_value)
 int
 hv_xs_write(struct hv *hv, hv_xs_txn txn, const char *path, const char *value)
 {
-    return hv->class->xs_write(hv, txn, path, value);
+    return hv->class->store->xs_write(hv, txn, path, value);
 }
 
 int
 hv_xs_mkdir(struct hv *hv, hv_xs_txn txn, const char *path)
 {
-    return hv->class->xs_mkdir(hv, txn, path);
+    return hv->class->store->xs_mkdir(hv, txn, path);
 }
 
 int
 hv_xs_rm(struct hv *hv, hv_xs_txn txn, const char *path)
 {
-    return hv->class->xs_rm(hv, txn, path);
+    return hv->class->store->xs_rm(hv, txn, path);
 }
 
 int
 hv_xs_directory(struct hv *hv, hv_xs_txn txn, const char *path,
                 char ***ret_names, size_t *ret_n)
 {
-    return hv->class->xs_directory(hv, txn, path, ret_names, ret_n);
+    return hv->class->store->xs_directory(hv, txn, path, ret_names, ret_n);
 }
 
 void
@@ -284,64 +284,65 @@ int
 hv_xs_get_perms(struct hv *hv, hv_xs_txn txn, const char *path,
                 struct hv_xs_perm **ret_perms, size_t *ret_n)
 {
-    return hv->class->xs_get_perms(hv, txn, path, ret_perms, ret_n);
+    return hv->class->store->xs_get_perms(hv, txn, path, ret_perms, ret_n);
 }
 
 int
 hv_xs_set_perms(struct hv *hv, hv_xs_txn txn, const char *path,
                 const struct hv_xs_perm perms[], size_t n)
 {
-    return n ? hv->class->xs_set_perms(hv, txn, path, perms, n) : EINVAL;
+    return n ? hv->class->store->xs_set_perms(hv, txn, path, perms, n)
+             : EINVAL;
 }
 
 int
 hv_xs_txn_start(struct hv *hv, hv_xs_txn *ret_txn)
 {
-    return hv->class->xs_txn_start(hv, ret_txn);
+    return hv->class->store->xs_txn_start(hv, ret_txn);
 }
 
 int
 hv_xs_txn_end(struct hv *hv, hv_xs_txn txn, bool commit)
 {
-    return hv->class->xs_txn_end(hv, txn, commit);
+    return hv->class->store->xs_txn_end(hv, txn, commit);
 }
 
 int
 hv_xs_watch(struct hv *hv, const char *path, const char *token)
 {
-    return hv->class->xs_watch(hv, path, token);
+    return hv->class->store->xs_watch(hv, path, token);
 }
 
 int
 hv_xs_unwatch(struct hv *hv, const char *path, const char *token)
 {
-    return hv->class->xs_unwatch(hv, path, token);
+    return hv->class->store->xs_unwatch(hv, path, token);
 }
 
 int
 hv_xs_fd(const struct hv *hv)
 {
-    return hv->class->xs_fd(hv);
+    return hv->class->store->xs_fd(hv);
 }
 
 int
 hv_xs_next_event(struct hv *hv, char **ret_path, char **ret_token)
 {
-    return hv->class->xs_next_event(hv, ret_path, ret_token);
+    return hv->class->store->xs_next_event(hv, ret_path, ret_token);
 }
 
 int
 hv_domain_exists(struct hv *hv, uint16_t domid, bool *ret_exists)
 {
-    return hv->class->domain_exists(hv, domid, ret_exists);
+    return hv->class->store->domain_exists(hv, domid, ret_exists);
 }
 
 int
 hv_local_fault(struct hv *hv, uint16_t domid, enum hv_fault fault,
                unsigned nth, unsigned count, int error)
 {
-    return (hv->class->fault
-                ? hv->class->fault(hv, domid, fault, nth, count, error)
+    return (hv->class->store->fault
+                ? hv->class->store->fault(hv, domid, fault, nth, count, error)
                 : EOPNOTSUPP);
 }
 
@@ -349,21 +350,22 @@ int
 hv_local_domain_create(struct hv *hv, uint16_t domid, const char *name,
                        const char *uuid)
 {
-    return (hv->class->domain_create
-                ? hv->class->domain_create(hv, domid, name, uuid)
+    return (hv->class->store->domain_create
+                ? hv->class->store->domain_create(hv, domid, name, uuid)
                 : EOPNOTSUPP);
 }
 
 int
 hv_local_domain_destroy(struct hv *hv, uint16_t domid)
 {
-    return (hv->class->domain_destroy ? hv->class->domain_destroy(hv, domid)
-                                      : EOPNOTSUPP);
+    return (hv->class->store->domain_destroy
+                ? hv->class->store->domain_destroy(hv, domid)
+                : EOPNOTSUPP);
 }
 
 int
 hv_local_counts(struct hv *hv, struct hv_local_counts *ret_counts)
 {
-    return (hv->class->counts ? hv->class->counts(hv, ret_counts)
-                              : EOPNOTSUPP);
+    return (hv->class->store->counts ? hv->class->store->counts(hv, ret_counts)
+                                     : EOPNOTSUPP);
 }

@@ -19,45 +19,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "hv/broker-protocol.h"
-#include "hv/provider.h"
+#include "hv/local.h"
 #include "lib/util.h"
-
-enum { MAX_MEMORIES = 64 };
-
-/* A domain's memory, kept open for later maps. */
-struct memory {
-    uint32_t incarnation;
-    int fd;
-};
-
-struct local_port {
-    int rx, tx; /* Eventfds; -1 = no such port. */
-};
-
-struct local_hv {
-    struct hv up;
-    char *path; /* Of the broker's socket, NULL if adopted. */
-    uint16_t domid;
-    int calls;    /* Connections; -1 = none. */
-    int grants;   /* The same as 'calls' unless adopted. */
-    int channels; /* Likewise. */
-    int watch;
-    int own_memory;
-    struct memory memories[MAX_MEMORIES];
-    size_t n_memories;
-    int epoll;
-    struct local_port *ports; /* By number. */
-    size_t n_ports;
-    union {
-        struct bp_request rq;
-        char bytes[BP_MAX_PACKET];
-    } out;
-    union {
-        struct bp_reply reply;
-        char bytes[BP_MAX_PACKET];
-    } in;
-};
 
 struct local_grant {
     struct hv_grant up;
@@ -76,107 +39,12 @@ struct local_pages {
     void *mem;
 };
 
-static struct local_hv *
-local_hv_cast(const struct hv *hv)
-{
-    return CONTAINER_OF(hv, struct local_hv, up);
-}
-
 static void
 close_fd(int fd)
 {
     if (fd >= 0) {
         close(fd);
     }
-}
-
-/* ## Calls ## */
-
-static int
-receive_reply(struct local_hv *hv, int conn, int fds[BP_MAX_FDS])
-{
-    struct iovec iov = {hv->in.bytes, sizeof hv->in.bytes};
-    union {
-        struct cmsghdr align;
-        char buf[CMSG_SPACE(BP_MAX_FDS * sizeof(int))];
-    } control;
-    struct msghdr msg = {
-        .msg_iov = &iov,
-        .msg_iovlen = 1,
-        .msg_control = control.buf,
-        .msg_controllen = sizeof control.buf,
-    };
-    struct cmsghdr *cmsg;
-    ssize_t n;
-
-    do {
-        n = recvmsg(conn, &msg, MSG_CMSG_CLOEXEC);
-    } while (n < 0 && errno == EINTR);
-    if (n < (ssize_t) sizeof hv->in.reply) {
-        return n < 0 ? errno : ECONNRESET;
-    }
-    cmsg = CMSG_FIRSTHDR(&msg);
-    if (cmsg && cmsg->cmsg_level == SOL_SOCKET &&
-        cmsg->cmsg_type == SCM_RIGHTS) {
-        memcpy(fds, CMSG_DATA(cmsg), cmsg->cmsg_len - CMSG_LEN(0));
-    }
-    return hv->in.reply.error;
-}
-
-/* Sends the request whose numbers are in 'hv->out.rq' with 'path' and 'value'
- * behind it, and waits for the reply, which is left in 'hv->in.reply'.
- * Descriptors that come with it are stored in 'fds', which may be NULL where
- * none do. */
-static int
-call_bytes(struct local_hv *hv, int conn, const void *path, size_t path_size,
-           const void *value, size_t value_size, int fds[BP_MAX_FDS])
-{
-    int no_fds[BP_MAX_FDS];
-    size_t size = sizeof hv->out.rq + path_size + value_size;
-    ssize_t n;
-
-    if (conn < 0) {
-        return EBADF;
-    }
-    if (size > sizeof hv->out.bytes) {
-        return E2BIG;
-    }
-    hv->out.rq.path_size = path_size;
-    hv->out.rq.value_size = value_size;
-    if (path_size) {
-        memcpy(hv->out.rq.data, path, path_size);
-    }
-    if (value_size) {
-        memcpy(hv->out.rq.data + path_size, value, value_size);
-    }
-    do {
-        n = send(conn, hv->out.bytes, size, MSG_NOSIGNAL);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0) {
-        return errno;
-    }
-    if (!fds) {
-        fds = no_fds;
-    }
-    for (size_t i = 0; i < BP_MAX_FDS; i++) {
-        fds[i] = -1;
-    }
-    return receive_reply(hv, conn, fds);
-}
-
-static int
-call(struct local_hv *hv, int conn, const char *path, const char *value,
-     int fds[BP_MAX_FDS])
-{
-    return call_bytes(hv, conn, path, path ? strlen(path) + 1 : 0, value,
-                      value ? strlen(value) + 1 : 0, fds);
-}
-
-static void
-prepare_call(struct local_hv *hv, enum bp_op op, uint32_t a, uint32_t b,
-             uint32_t c)
-{
-    hv->out.rq = (struct bp_request){.op = op, .a = a, .b = b, .c = c};
 }
 
 /* ## Opening ## */
@@ -191,9 +59,9 @@ connect_broker(struct local_hv *hv, enum bp_role role, uint32_t peer,
     if (error) {
         return error;
     }
-    prepare_call(hv, BP_HELLO, hv->domid, role, peer);
+    local_prepare(hv, BP_HELLO, hv->domid, role, peer);
     hv->out.rq.d = owner;
-    error = call(hv, fd, NULL, NULL, NULL);
+    error = local_call(hv, fd, NULL, NULL, NULL);
     if (error) {
         close(fd);
         return error;
@@ -369,8 +237,8 @@ keep_memory(struct local_hv *hv, uint32_t incarnation, int fd, int *ret_fd)
 static void
 release_map(struct local_hv *hv, uint32_t number)
 {
-    prepare_call(hv, BP_UNMAP, number, 0, 0);
-    if (call(hv, hv->grants, NULL, NULL, NULL)) {
+    local_prepare(hv, BP_UNMAP, number, 0, 0);
+    if (local_call(hv, hv->grants, NULL, NULL, NULL)) {
         /* The broker is gone and forgot the map with the connection. */
     }
 }
@@ -395,8 +263,9 @@ local_grant_prepare(struct hv *hv_, uint16_t domid, const uint32_t refs[],
     for (size_t i = 0; i < n; i++) {
         grant->pages[i] = refs[i] - BP_FIRST_REF;
     }
-    prepare_call(hv, BP_MAP, domid, n, 0);
-    error = call_bytes(hv, hv->grants, refs, n * sizeof *refs, NULL, 0, fds);
+    local_prepare(hv, BP_MAP, domid, n, 0);
+    error =
+        local_call_bytes(hv, hv->grants, refs, n * sizeof *refs, NULL, 0, fds);
     if (!error) {
         grant->number = hv->in.reply.a;
         error = keep_memory(hv, hv->in.reply.b, fds[0], &grant->fd);
@@ -496,8 +365,8 @@ local_grant_release(struct hv_grant *grant_)
 static void
 free_pages(struct local_hv *hv, uint32_t start, uint32_t n)
 {
-    prepare_call(hv, BP_PAGES_FREE, start, n, 0);
-    if (call(hv, hv->calls, NULL, NULL, NULL)) {
+    local_prepare(hv, BP_PAGES_FREE, start, n, 0);
+    if (local_call(hv, hv->calls, NULL, NULL, NULL)) {
         /* The broker is gone and with it the pages. */
     }
 }
@@ -516,8 +385,8 @@ local_pages_alloc(struct hv *hv_, uint16_t domid, size_t n, bool writable,
     if (!pages) {
         return ENOMEM;
     }
-    prepare_call(hv, BP_PAGES_ALLOC, domid, n, writable);
-    error = call(hv, hv->calls, NULL, NULL, fds);
+    local_prepare(hv, BP_PAGES_ALLOC, domid, n, writable);
+    error = local_call(hv, hv->calls, NULL, NULL, fds);
     if (error) {
         free(pages);
         return error;
@@ -616,8 +485,8 @@ get_port(struct local_hv *hv, enum bp_op op, uint32_t a, uint32_t b,
     if (hv->epoll < 0) {
         return EBADF;
     }
-    prepare_call(hv, op, a, b, 0);
-    error = call(hv, hv->channels, NULL, NULL, fds);
+    local_prepare(hv, op, a, b, 0);
+    error = local_call(hv, hv->channels, NULL, NULL, fds);
     if (error) {
         return error;
     }
@@ -626,8 +495,8 @@ get_port(struct local_hv *hv, enum bp_op op, uint32_t a, uint32_t b,
     if (error) {
         close_fd(fds[0]);
         close_fd(fds[1]);
-        prepare_call(hv, BP_UNBIND, number, 0, 0);
-        if (call(hv, hv->channels, NULL, NULL, NULL)) {
+        local_prepare(hv, BP_UNBIND, number, 0, 0);
+        if (local_call(hv, hv->channels, NULL, NULL, NULL)) {
             /* The first error is the one to report. */
         }
         return error;
@@ -662,8 +531,8 @@ local_evtchn_unbind(struct hv *hv_, uint32_t number)
         close(port->rx);
         close(port->tx);
         port->rx = port->tx = -1;
-        prepare_call(hv, BP_UNBIND, number, 0, 0);
-        if (call(hv, hv->channels, NULL, NULL, NULL)) {
+        local_prepare(hv, BP_UNBIND, number, 0, 0);
+        if (local_call(hv, hv->channels, NULL, NULL, NULL)) {
             /* Gone with the broker or the domain. */
         }
     }
@@ -729,261 +598,6 @@ local_evtchn_unmask(struct hv *hv_, const uint32_t ports[], size_t n)
     return 0;
 }
 
-/* ## xenstore ## */
-
-static int
-local_domid(struct hv *hv, uint16_t *ret_domid)
-{
-    *ret_domid = local_hv_cast(hv)->domid;
-    return 0;
-}
-
-static int
-xs_call(struct local_hv *hv, enum bp_op op, hv_xs_txn txn, const char *path,
-        const char *value)
-{
-    prepare_call(hv, op, 0, 0, 0);
-    hv->out.rq.txn = txn;
-    return call(hv, hv->calls, path, value, NULL);
-}
-
-static int
-local_xs_read(struct hv *hv_, hv_xs_txn txn, const char *path,
-              char **ret_value)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    int error = xs_call(hv, BP_READ, txn, path, NULL);
-
-    if (!error) {
-        char *value = strdup(hv->in.reply.data);
-
-        if (!value) {
-            return ENOMEM;
-        }
-        *ret_value = value;
-    }
-    return error;
-}
-
-static int
-local_xs_write(struct hv *hv, hv_xs_txn txn, const char *path,
-               const char *value)
-{
-    return xs_call(local_hv_cast(hv), BP_WRITE, txn, path, value);
-}
-
-static int
-local_xs_mkdir(struct hv *hv, hv_xs_txn txn, const char *path)
-{
-    return xs_call(local_hv_cast(hv), BP_MKDIR, txn, path, NULL);
-}
-
-static int
-local_xs_rm(struct hv *hv, hv_xs_txn txn, const char *path)
-{
-    return xs_call(local_hv_cast(hv), BP_RM, txn, path, NULL);
-}
-
-static int
-local_xs_directory(struct hv *hv_, hv_xs_txn txn, const char *path,
-                   char ***ret_names, size_t *ret_n)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    int error = xs_call(hv, BP_DIRECTORY, txn, path, NULL);
-    const struct bp_reply *reply = &hv->in.reply;
-    size_t n = 0;
-    char **names;
-
-    if (error) {
-        return error;
-    }
-    for (uint32_t i = 0; i < reply->size; i++) {
-        n += !reply->data[i];
-    }
-    names = calloc(n ? n : 1, sizeof *names);
-    for (size_t i = 0, ofs = 0; names && i < n; i++) {
-        names[i] = strdup(reply->data + ofs);
-        if (!names[i]) {
-            hv_xs_names_free(names, i);
-            names = NULL;
-        }
-        ofs += strlen(reply->data + ofs) + 1;
-    }
-    if (!names) {
-        return ENOMEM;
-    }
-    *ret_names = names;
-    *ret_n = n;
-    return 0;
-}
-
-static int
-local_xs_get_perms(struct hv *hv_, hv_xs_txn txn, const char *path,
-                   struct hv_xs_perm **ret_perms, size_t *ret_n)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    int error = xs_call(hv, BP_GET_PERMS, txn, path, NULL);
-    struct hv_xs_perm *perms;
-
-    if (error) {
-        return error;
-    }
-    perms = malloc(hv->in.reply.size ? hv->in.reply.size : 1);
-    if (!perms) {
-        return ENOMEM;
-    }
-    memcpy(perms, hv->in.reply.data, hv->in.reply.size);
-    *ret_perms = perms;
-    *ret_n = hv->in.reply.size / sizeof *perms;
-    return 0;
-}
-
-static int
-local_xs_set_perms(struct hv *hv_, hv_xs_txn txn, const char *path,
-                   const struct hv_xs_perm perms[], size_t n)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    char padded[HV_XS_PATH_MAX + 8] = "";
-    size_t size = strlen(path) + 1;
-
-    /* The value follows the path and wants to be aligned. */
-    if (size > HV_XS_PATH_MAX) {
-        return EINVAL;
-    }
-    strcpy(padded, path);
-    prepare_call(hv, BP_SET_PERMS, 0, 0, 0);
-    hv->out.rq.txn = txn;
-    return call_bytes(hv, hv->calls, padded, ROUND_UP(size, 4), perms,
-                      n * sizeof *perms, NULL);
-}
-
-static int
-local_xs_txn_start(struct hv *hv_, hv_xs_txn *ret_txn)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    int error = xs_call(hv, BP_TXN_START, HV_XS_NONE, NULL, NULL);
-
-    if (!error) {
-        *ret_txn = hv->in.reply.a;
-    }
-    return error;
-}
-
-static int
-local_xs_txn_end(struct hv *hv_, hv_xs_txn txn, bool commit)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-
-    prepare_call(hv, BP_TXN_END, commit, 0, 0);
-    hv->out.rq.txn = txn;
-    return call(hv, hv->calls, NULL, NULL, NULL);
-}
-
-static int
-local_xs_watch(struct hv *hv, const char *path, const char *token)
-{
-    return xs_call(local_hv_cast(hv), BP_WATCH, HV_XS_NONE, path, token);
-}
-
-static int
-local_xs_unwatch(struct hv *hv, const char *path, const char *token)
-{
-    return xs_call(local_hv_cast(hv), BP_UNWATCH, HV_XS_NONE, path, token);
-}
-
-static int
-local_xs_fd(const struct hv *hv)
-{
-    return local_hv_cast(hv)->watch;
-}
-
-static int
-local_xs_next_event(struct hv *hv_, char **ret_path, char **ret_token)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    ssize_t n =
-        recv(hv->watch, hv->in.bytes, sizeof hv->in.bytes - 1, MSG_DONTWAIT);
-    char *path, *token;
-
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return EAGAIN;
-    }
-    if (n <= 0) {
-        return ECONNRESET;
-    }
-    hv->in.bytes[n] = '\0';
-    path = strdup(hv->in.bytes);
-    token = strdup(hv->in.bytes + MIN(strlen(hv->in.bytes) + 1, (size_t) n));
-    if (!path || !token) {
-        free(path);
-        free(token);
-        return ENOMEM;
-    }
-    *ret_path = path;
-    *ret_token = token;
-    return 0;
-}
-
-static int
-local_domain_exists(struct hv *hv_, uint16_t domid, bool *ret_exists)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    int error;
-
-    prepare_call(hv, BP_DOMAIN_EXISTS, domid, 0, 0);
-    error = call(hv, hv->calls, NULL, NULL, NULL);
-    if (!error) {
-        *ret_exists = hv->in.reply.a;
-    }
-    return error;
-}
-
-/* ## Tests ## */
-
-static int
-local_fault(struct hv *hv_, uint16_t domid, enum hv_fault fault, unsigned nth,
-            unsigned count, int error)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-
-    prepare_call(hv, BP_FAULT, domid | (uint32_t) fault << 16, nth, count);
-    hv->out.rq.d = error;
-    return call(hv, hv->calls, NULL, NULL, NULL);
-}
-
-static int
-local_domain_create(struct hv *hv_, uint16_t domid, const char *name,
-                    const char *uuid)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-
-    prepare_call(hv, BP_DOMAIN_CREATE, domid, 0, 0);
-    return call(hv, hv->calls, name ? name : "", uuid ? uuid : "", NULL);
-}
-
-static int
-local_domain_destroy(struct hv *hv_, uint16_t domid)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-
-    prepare_call(hv, BP_DOMAIN_DESTROY, domid, 0, 0);
-    return call(hv, hv->calls, NULL, NULL, NULL);
-}
-
-static int
-local_counts(struct hv *hv_, struct hv_local_counts *ret_counts)
-{
-    struct local_hv *hv = local_hv_cast(hv_);
-    int error;
-
-    prepare_call(hv, BP_COUNTS, 0, 0, 0);
-    error = call(hv, hv->calls, NULL, NULL, NULL);
-    if (!error) {
-        memcpy(ret_counts, hv->in.reply.data, sizeof *ret_counts);
-    }
-    return error;
-}
-
 const struct hv_class hv_local_class = {
     .name = "local",
     .open = local_open,
@@ -1004,23 +618,5 @@ const struct hv_class hv_local_class = {
     .evtchn_notify = local_evtchn_notify,
     .evtchn_read = local_evtchn_read,
     .evtchn_unmask = local_evtchn_unmask,
-    .domid = local_domid,
-    .xs_read = local_xs_read,
-    .xs_write = local_xs_write,
-    .xs_mkdir = local_xs_mkdir,
-    .xs_rm = local_xs_rm,
-    .xs_directory = local_xs_directory,
-    .xs_get_perms = local_xs_get_perms,
-    .xs_set_perms = local_xs_set_perms,
-    .xs_txn_start = local_xs_txn_start,
-    .xs_txn_end = local_xs_txn_end,
-    .xs_watch = local_xs_watch,
-    .xs_unwatch = local_xs_unwatch,
-    .xs_fd = local_xs_fd,
-    .xs_next_event = local_xs_next_event,
-    .domain_exists = local_domain_exists,
-    .fault = local_fault,
-    .domain_create = local_domain_create,
-    .domain_destroy = local_domain_destroy,
-    .counts = local_counts,
+    .store = &hv_local_store_class,
 };

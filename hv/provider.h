@@ -19,6 +19,35 @@ struct hv_pages {
     const struct hv_class *class;
 };
 
+/* The part that has to do with xenstore. */
+struct hv_store_class {
+    int (*domid)(struct hv *, uint16_t *);
+    int (*xs_read)(struct hv *, hv_xs_txn, const char *, char **);
+    int (*xs_write)(struct hv *, hv_xs_txn, const char *, const char *);
+    int (*xs_mkdir)(struct hv *, hv_xs_txn, const char *);
+    int (*xs_rm)(struct hv *, hv_xs_txn, const char *);
+    int (*xs_directory)(struct hv *, hv_xs_txn, const char *, char ***,
+                        size_t *);
+    int (*xs_get_perms)(struct hv *, hv_xs_txn, const char *,
+                        struct hv_xs_perm **, size_t *);
+    int (*xs_set_perms)(struct hv *, hv_xs_txn, const char *,
+                        const struct hv_xs_perm[], size_t);
+    int (*xs_txn_start)(struct hv *, hv_xs_txn *);
+    int (*xs_txn_end)(struct hv *, hv_xs_txn, bool commit);
+    int (*xs_watch)(struct hv *, const char *, const char *);
+    int (*xs_unwatch)(struct hv *, const char *, const char *);
+    int (*xs_fd)(const struct hv *);
+    int (*xs_next_event)(struct hv *, char **, char **);
+    int (*domain_exists)(struct hv *, uint16_t, bool *);
+
+    /* NULL where there is no such thing. */
+    int (*fault)(struct hv *, uint16_t, enum hv_fault, unsigned, unsigned,
+                 int);
+    int (*domain_create)(struct hv *, uint16_t, const char *, const char *);
+    int (*domain_destroy)(struct hv *, uint16_t);
+    int (*counts)(struct hv *, struct hv_local_counts *);
+};
+
 struct hv_class {
     const char *name;
     /* 'arg' is what stands behind the colon of the spec, or "". */
@@ -47,34 +76,11 @@ struct hv_class {
     int (*evtchn_read)(struct hv *, uint32_t[], size_t, size_t *);
     int (*evtchn_unmask)(struct hv *, const uint32_t[], size_t);
 
-    int (*domid)(struct hv *, uint16_t *);
-    int (*xs_read)(struct hv *, hv_xs_txn, const char *, char **);
-    int (*xs_write)(struct hv *, hv_xs_txn, const char *, const char *);
-    int (*xs_mkdir)(struct hv *, hv_xs_txn, const char *);
-    int (*xs_rm)(struct hv *, hv_xs_txn, const char *);
-    int (*xs_directory)(struct hv *, hv_xs_txn, const char *, char ***,
-                        size_t *);
-    int (*xs_get_perms)(struct hv *, hv_xs_txn, const char *,
-                        struct hv_xs_perm **, size_t *);
-    int (*xs_set_perms)(struct hv *, hv_xs_txn, const char *,
-                        const struct hv_xs_perm[], size_t);
-    int (*xs_txn_start)(struct hv *, hv_xs_txn *);
-    int (*xs_txn_end)(struct hv *, hv_xs_txn, bool commit);
-    int (*xs_watch)(struct hv *, const char *, const char *);
-    int (*xs_unwatch)(struct hv *, const char *, const char *);
-    int (*xs_fd)(const struct hv *);
-    int (*xs_next_event)(struct hv *, char **, char **);
-    int (*domain_exists)(struct hv *, uint16_t, bool *);
-
-    /* NULL where there is no such thing. */
-    int (*fault)(struct hv *, uint16_t, enum hv_fault, unsigned, unsigned,
-                 int);
-    int (*domain_create)(struct hv *, uint16_t, const char *, const char *);
-    int (*domain_destroy)(struct hv *, uint16_t);
-    int (*counts)(struct hv *, struct hv_local_counts *);
+    const struct hv_store_class *store;
 };
 
 extern const struct hv_class hv_xen_class;
 extern const struct hv_class hv_local_class;
+extern const struct hv_store_class hv_local_store_class;
 
 #endif /* hv/provider.h */

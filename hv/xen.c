@@ -660,6 +660,24 @@ xen_domain_exists(struct hv *hv, uint16_t domid, bool *ret_exists)
     return 0;
 }
 
+static const struct hv_store_class xen_store_class = {
+    .domid = xen_domid,
+    .xs_read = xen_xs_read,
+    .xs_write = xen_xs_write,
+    .xs_mkdir = xen_xs_mkdir,
+    .xs_rm = xen_xs_rm,
+    .xs_directory = xen_xs_directory,
+    .xs_get_perms = xen_xs_get_perms,
+    .xs_set_perms = xen_xs_set_perms,
+    .xs_txn_start = xen_xs_txn_start,
+    .xs_txn_end = xen_xs_txn_end,
+    .xs_watch = xen_xs_watch,
+    .xs_unwatch = xen_xs_unwatch,
+    .xs_fd = xen_xs_fd,
+    .xs_next_event = xen_xs_next_event,
+    .domain_exists = xen_domain_exists,
+};
+
 const struct hv_class hv_xen_class = {
     .name = "xen",
     .open = xen_open,
@@ -680,19 +698,5 @@ const struct hv_class hv_xen_class = {
     .evtchn_notify = xen_evtchn_notify,
     .evtchn_read = xen_evtchn_read,
     .evtchn_unmask = xen_evtchn_unmask,
-    .domid = xen_domid,
-    .xs_read = xen_xs_read,
-    .xs_write = xen_xs_write,
-    .xs_mkdir = xen_xs_mkdir,
-    .xs_rm = xen_xs_rm,
-    .xs_directory = xen_xs_directory,
-    .xs_get_perms = xen_xs_get_perms,
-    .xs_set_perms = xen_xs_set_perms,
-    .xs_txn_start = xen_xs_txn_start,
-    .xs_txn_end = xen_xs_txn_end,
-    .xs_watch = xen_xs_watch,
-    .xs_unwatch = xen_xs_unwatch,
-    .xs_fd = xen_xs_fd,
-    .xs_next_event = xen_xs_next_event,
-    .domain_exists = xen_domain_exists,
+    .store = &xen_store_class,
 };
