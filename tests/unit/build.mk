@@ -8,3 +8,5 @@ $(call unit,test-xenlift,tests/unit/test-xenlift.c $(addprefix tools/xenlift/,lo
 $(call unit,test-xenbus,tests/unit/test-xenbus.c backend/xenbus.c)
 # lib/ring.c is included there with its loads replaced.
 $(call unit,test-ring,tests/unit/test-ring.c,lift)
+$(call unit,test-store,tests/unit/test-store.c tests/unit/store-helper.c,crash vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
+$(call unit,test-store-crash,tests/unit/test-store-crash.c tests/unit/store-helper.c,crash vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)

@@ -178,9 +178,10 @@ enum run_layout {
 #define MAN_MAGIC UINT64_C(0x314e414d53464156) /* "VAFSMAN1" */
 #define MAN_FORMAT 1
 #define MAN_HEADER_SIZE 64
-#define MAN_RUN_SIZE 16     /* number 8, tier 4, zero 4 */
-#define MAN_SEGMENT_SIZE 16 /* pack 8, covered 4, class 1, sealed 1, zero 2 \
-                             */
+#define MAN_RUN_SIZE 16 /* number 8, tier 4, zero 4 */
+#define MAN_SEGMENT_SIZE                               \
+    16 /* pack 8, covered 4, class 1, sealed 1, zero 2 \
+        */
 
 enum man_layout {
     MAN_OFS_MAGIC = 0,
@@ -212,8 +213,9 @@ enum jchunk_layout {
 #define JREC_FORMAT 1
 #define JREC_HEADER_SIZE 40
 #define JREC_ALIGN 8
-#define JREC_PAD 0 /* type: the rest of the chunk is unused, and not covered \
-                    */
+#define JREC_PAD                                                \
+    0 /* type: the rest of the chunk is unused, and not covered \
+       */
 
 enum jrec_layout {
     JREC_OFS_MAGIC = 0,

@@ -17,7 +17,7 @@ COVERAGE_DEFINE(store_index_merge);
 COVERAGE_DEFINE(store_index_damaged);
 
 #define INDEX_FAN_IN 8
-#define INDEX_MEMTABLE_MIN (64u << 10)
+#define INDEX_MEMTABLE_MIN 4096u
 
 /* An immutable list of runs, oldest first. */
 struct run_set {

@@ -604,12 +604,20 @@ segments_n_syncs(const struct segments *segs)
 
 /* Reserving. */
 
-/* Bytes on disk that 'bytes' of a class may take.  A data record is at least
- * a page in the worst case, a node some hundred bytes. */
+/* Bytes on disk that 'bytes' of objects may take: heads of 84 to 136 bytes are
+ * a quarter of the smallest objects that count. */
 static uint64_t
-segments_overhead__(enum store_class class, uint64_t bytes)
+segments_overhead__(uint64_t bytes)
 {
-    return bytes + bytes / (class == STORE_CLASS_NODE ? 4 : 32) + 4096;
+    return bytes + bytes / 4 + 4096;
+}
+
+/* What of 'bytes' allocated at the end of a segment can surely be used: the
+ * rest may be too short for the next record. */
+static uint64_t
+segments_usable__(const struct segments *segs, uint64_t bytes)
+{
+    return bytes - MIN(bytes, MIN(segs->segment_size / 4, 65536u + 4096));
 }
 
 /* Room that an appender has allocated ahead. */
@@ -617,12 +625,14 @@ static uint64_t
 segments_ahead__(const struct segments *segs,
                  const struct segment_appender *app)
 {
-    uint64_t ahead = app->open ? app->open->allocated - app->open->end : 0;
+    uint64_t ahead = 0;
 
+    if (app->open) {
+        ahead = segments_usable__(segs, app->open->allocated - app->open->end);
+    }
     for (size_t i = 0; i < app->n_spares; i++) {
-        /* The end of a segment may be too short for the next record. */
-        ahead += app->spares[i]->allocated - SEG_HEADER_SIZE -
-                 MIN(app->spares[i]->allocated / 4, 65536u + 4096);
+        ahead += segments_usable__(segs, app->spares[i]->allocated -
+                                             SEG_HEADER_SIZE);
     }
     return ahead;
 }
@@ -670,7 +680,7 @@ segments_reserve(struct segments *segs, enum store_class class, uint64_t bytes)
         return EIO;
     }
     pthread_mutex_lock(&app->mutex);
-    want = app->reserved + segments_overhead__(class, bytes);
+    want = app->reserved + segments_overhead__(bytes);
     while (!error && segments_ahead__(segs, app) < want) {
         error = segments_reserve_more__(segs, class);
     }
@@ -688,7 +698,7 @@ segments_unreserve(struct segments *segs, enum store_class class,
     struct segment_appender *app = &segs->appenders[class];
 
     pthread_mutex_lock(&app->mutex);
-    app->reserved -= MIN(app->reserved, segments_overhead__(class, bytes));
+    app->reserved -= MIN(app->reserved, segments_overhead__(bytes));
     pthread_mutex_unlock(&app->mutex);
 }
 
