@@ -17,15 +17,15 @@ struct coverage_counter {
 
 void coverage_register__(struct coverage_counter *);
 
-#define COVERAGE_DEFINE(NAME)                                                  \
-    static struct coverage_counter coverage_##NAME = {.name = #NAME};          \
-    static void __attribute__((constructor)) coverage_init_##NAME(void)        \
-    {                                                                          \
-        coverage_register__(&coverage_##NAME);                                 \
-    }                                                                          \
+#define COVERAGE_DEFINE(NAME)                                           \
+    static struct coverage_counter coverage_##NAME = {.name = #NAME};   \
+    static void __attribute__((constructor)) coverage_init_##NAME(void) \
+    {                                                                   \
+        coverage_register__(&coverage_##NAME);                          \
+    }                                                                   \
     static struct coverage_counter coverage_##NAME
 
-#define COVERAGE_ADD(NAME, AMOUNT)                                             \
+#define COVERAGE_ADD(NAME, AMOUNT) \
     __atomic_fetch_add(&coverage_##NAME.n, AMOUNT, __ATOMIC_RELAXED)
 #define COVERAGE_INC(NAME) COVERAGE_ADD(NAME, 1)
 

@@ -53,14 +53,13 @@ struct ctl_conn {
     struct ctl_server *server; /* NULL once closed. */
     int fd;
     struct loop_fd *handle;
-    bool is_pending; /* A call has not been answered. */
+    bool is_pending;          /* A call has not been answered. */
+    struct loop_timer resume; /* Looks for a request that is in 'in'. */
     char *in;
     size_t n_in;
     char *out;
     size_t n_out;
 };
-
-static void ctl_conn_run__(uint32_t events, void *conn);
 
 static void
 ctl_conn_free__(struct ctl_conn *conn)
@@ -76,6 +75,7 @@ static void
 ctl_conn_close__(struct ctl_conn *conn)
 {
     if (conn->server) {
+        loop_timer_cancel(&conn->resume);
         loop_del_fd(conn->server->loop, conn->handle);
         close(conn->fd);
         list_remove(&conn->link);
@@ -109,8 +109,8 @@ ctl_conn_flush__(struct ctl_conn *conn)
         }
     }
     loop_mod_fd(conn->server->loop, conn->handle,
-                (conn->is_pending ? 0 : EPOLLIN)
-                    | (conn->n_out ? EPOLLOUT : 0));
+                (conn->is_pending ? 0 : EPOLLIN) |
+                    (conn->n_out ? EPOLLOUT : 0));
     return true;
 }
 
@@ -149,7 +149,9 @@ ctl_conn_send__(struct ctl_conn *conn, json_t *msg)
     }
 }
 
-/* Answers and lets the next request come. */
+/* Answers and lets the next request come, which may be in the buffer already.
+ * It is run by the loop and not from here, where the last one may still be on
+ * the stack. */
 static void
 ctl_conn_finish__(struct ctl_conn *conn, json_t *msg)
 {
@@ -157,6 +159,8 @@ ctl_conn_finish__(struct ctl_conn *conn, json_t *msg)
     ctl_conn_send__(conn, msg);
     if (!conn->server) {
         ctl_conn_free__(conn);
+    } else if (conn->n_in) {
+        loop_timer_set_ms(conn->server->loop, &conn->resume, 0);
     }
 }
 
@@ -165,8 +169,8 @@ ctl_conn_finish__(struct ctl_conn *conn, json_t *msg)
 void
 ctl_reply(struct ctl_conn *conn, json_t *result)
 {
-    ctl_conn_finish__(conn, result ? json_pack("{s:o}", "result", result)
-                                   : NULL);
+    ctl_conn_finish__(conn,
+                      result ? json_pack("{s:o}", "result", result) : NULL);
 }
 
 /* Answers the call on 'conn' with the positive errno 'error' and a sentence
@@ -180,8 +184,8 @@ ctl_reply_error(struct ctl_conn *conn, int error, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    ctl_conn_finish__(
-        conn, json_pack("{s:s, s:i}", "error", text, "errno", error));
+    ctl_conn_finish__(conn,
+                      json_pack("{s:s, s:i}", "error", text, "errno", error));
 }
 
 /* Tells the caller how far the call on 'conn' is; takes 'progress'. */
@@ -229,17 +233,26 @@ ctl_dispatch__(struct ctl_conn *conn, json_t *request)
     ctl_reply_error(conn, ENOSYS, "no method \"%s\"; try list-commands", name);
 }
 
-/* Runs the first whole line of input, if no call is pending. */
-static bool
-ctl_conn_next__(struct ctl_conn *conn)
+/* Runs the first whole line of input, if there is one and no call is pending.
+ */
+static void
+ctl_conn_next__(void *conn_)
 {
+    struct ctl_conn *conn = conn_;
     char *end = memchr(conn->in, '\n', conn->n_in);
     size_t size;
     json_t *request;
     json_error_t je;
 
-    if (!end || conn->is_pending) {
-        return false;
+    if (conn->is_pending) {
+        return;
+    }
+    if (!end) {
+        if (conn->n_in == MAX_REQUEST) {
+            ctl_conn_close__(conn);
+            ctl_conn_free__(conn);
+        }
+        return;
     }
     size = end - conn->in + 1;
     request = json_loadb(conn->in, size, 0, &je);
@@ -252,14 +265,12 @@ ctl_conn_next__(struct ctl_conn *conn)
         conn->is_pending = true;
         ctl_reply_error(conn, EINVAL, "not JSON: %s", je.text);
     }
-    return true;
 }
 
 static void
 ctl_conn_run__(uint32_t events, void *conn_)
 {
     struct ctl_conn *conn = conn_;
-    struct ctl_server *server = conn->server;
     ssize_t n;
 
     if (events & EPOLLOUT && !ctl_conn_flush__(conn)) {
@@ -277,22 +288,7 @@ ctl_conn_run__(uint32_t events, void *conn_)
         goto close;
     }
     conn->n_in += MAX(n, 0);
-    /* A call may be answered at once and its connection be gone with that, so
-     * look for it again by its place in the list. */
-    while (!list_is_empty(&server->conns)) {
-        struct ctl_conn *c;
-        bool found = false;
-
-        LIST_FOR_EACH (c, link, &server->conns) {
-            found = found || c == conn;
-        }
-        if (!found || !ctl_conn_next__(conn)) {
-            if (found && conn->n_in == MAX_REQUEST && !conn->is_pending) {
-                goto close;
-            }
-            return;
-        }
-    }
+    ctl_conn_next__(conn);
     return;
 
 close:
@@ -314,9 +310,9 @@ ctl_accept__(uint32_t events, void *server_)
     if (conn) {
         conn->in = malloc(MAX_REQUEST);
     }
-    if (!conn || !conn->in
-        || loop_add_fd(server->loop, fd, EPOLLIN, ctl_conn_run__, conn,
-                       &conn->handle)) {
+    if (!conn || !conn->in ||
+        loop_add_fd(server->loop, fd, EPOLLIN, ctl_conn_run__, conn,
+                    &conn->handle)) {
         if (conn) {
             free(conn->in);
         }
@@ -326,6 +322,7 @@ ctl_accept__(uint32_t events, void *server_)
     }
     conn->server = server;
     conn->fd = fd;
+    loop_timer_init(&conn->resume, ctl_conn_next__, conn);
     list_push_back(&server->conns, &conn->link);
 }
 
@@ -345,10 +342,9 @@ ctl_server_create(struct loop *loop, const char *path, mode_t mode,
     server->loop = loop;
     server->fd = -1;
     server->path = strdup(path);
-    error = server->path
-                ? unix_listen(path, SOCK_STREAM | SOCK_NONBLOCK, mode,
-                              &server->fd)
-                : ENOMEM;
+    error = server->path ? unix_listen(path, SOCK_STREAM | SOCK_NONBLOCK, mode,
+                                       &server->fd)
+                         : ENOMEM;
     if (!error) {
         error = loop_add_fd(loop, server->fd, EPOLLIN, ctl_accept__, server,
                             &server->handle);
@@ -517,7 +513,7 @@ ctl_send_request__(int fd, int argc, const char *const argv[])
 }
 
 /* Calls method 'argv[0]' with the other arguments on the daemon at 'path' and
- * waits.  'progress', unless NULL, is called for each progress report.  Returns
+ * waits.  'progress', unless NULL, is called for each progress report. Returns
  * 0 and the result in '*ret_result' (caller: json_decref()), or a positive
  * errno and a sentence in '*ret_error' (caller: free(); may become NULL). */
 int
@@ -534,8 +530,7 @@ ctl_call(const char *path, int argc, const char *const argv[],
     error = unix_connect(path, SOCK_STREAM, &fd);
     if (error) {
         if (asprintf(&text, "%s: %s; is the daemon running?", path,
-                     strerror(error))
-            >= 0) {
+                     strerror(error)) >= 0) {
             *ret_error = text;
         }
         return error;

@@ -3,8 +3,8 @@
  * ctl.h - control socket of a daemon, and how a tool calls it.
  *
  * The protocol is lines of JSON on a Unix stream socket.  A request is
- * {"method": NAME, "params": [STRING, ...]}; the daemon answers with any number
- * of {"progress": VALUE} and then {"result": VALUE} or
+ * {"method": NAME, "params": [STRING, ...]}; the daemon answers with any
+ * number of {"progress": VALUE} and then {"result": VALUE} or
  * {"error": TEXT, "errno": NAME-LESS NUMBER}.  A connection may carry several
  * requests, one after the other.
  */
@@ -20,8 +20,8 @@ struct ctl_conn;
 
 /* Handles one call.  It must end, now or later, in exactly one ctl_reply() or
  * ctl_reply_error() on 'conn', in the loop's thread. */
-typedef void ctl_cb(struct ctl_conn *conn, int argc, const char *argv[],
-                    void *aux);
+typedef void
+ctl_cb(struct ctl_conn *conn, int argc, const char *argv[], void *aux);
 
 int ctl_server_create(struct loop *, const char *path, mode_t mode,
                       struct ctl_server **ret) NODISCARD;

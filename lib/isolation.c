@@ -62,9 +62,10 @@ isolation_close_fds(const int *keep_fds, size_t n)
 }
 
 /* Closes all descriptors but 0-2 and 'keep_fds', becomes 'user' (name or
- * number; a process that is not root keeps its own user), with no supplementary
- * groups, no capability in any set, no core dump and no new privileges.
- * Returns 0 or a positive errno, after which the process must not go on. */
+ * number; a process that is not root keeps its own user), with no
+ * supplementary groups, no capability in any set, no core dump and no new
+ * privileges. Returns 0 or a positive errno, after which the process must not
+ * go on. */
 int
 isolation_drop(const char *user, const int *keep_fds, size_t n)
 {
@@ -87,15 +88,15 @@ isolation_drop(const char *user, const int *keep_fds, size_t n)
             if (!*user || *end || uid == 0 || uid > INT32_MAX) {
                 return errno ? errno : ENOENT;
             }
-            if (setgroups(0, NULL) || setresgid(uid, uid, uid)
-                || setresuid(uid, uid, uid)) {
+            if (setgroups(0, NULL) || setresgid(uid, uid, uid) ||
+                setresuid(uid, uid, uid)) {
                 return errno;
             }
         } else if (!pw->pw_uid) {
             return EINVAL;
-        } else if (setgroups(0, NULL)
-                   || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid)
-                   || setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid)) {
+        } else if (setgroups(0, NULL) ||
+                   setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) ||
+                   setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid)) {
             return errno;
         }
         /* From root to another user the kernel clears the permitted, effective
@@ -104,9 +105,8 @@ isolation_drop(const char *user, const int *keep_fds, size_t n)
             return EPERM;
         }
     }
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-        || setrlimit(RLIMIT_CORE, &none)) {
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || setrlimit(RLIMIT_CORE, &none)) {
         return errno;
     }
     return 0;

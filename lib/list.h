@@ -78,19 +78,19 @@ list_pop_front(struct list *list)
     return front;
 }
 
-#define LIST_ENTRY__(LINK, ITER, MEMBER)                                       \
+#define LIST_ENTRY__(LINK, ITER, MEMBER) \
     CONTAINER_OF(LINK, __typeof__(*(ITER)), MEMBER)
 
-#define LIST_FOR_EACH(ITER, MEMBER, LIST)                                      \
-    for (ITER = LIST_ENTRY__((LIST)->next, ITER, MEMBER);                      \
-         &(ITER)->MEMBER != (LIST);                                            \
+#define LIST_FOR_EACH(ITER, MEMBER, LIST)                 \
+    for (ITER = LIST_ENTRY__((LIST)->next, ITER, MEMBER); \
+         &(ITER)->MEMBER != (LIST);                       \
          ITER = LIST_ENTRY__((ITER)->MEMBER.next, ITER, MEMBER))
 
 /* 'ITER' may be removed and freed in the body; 'NEXT' may not. */
-#define LIST_FOR_EACH_SAFE(ITER, NEXT, MEMBER, LIST)                           \
-    for (ITER = LIST_ENTRY__((LIST)->next, ITER, MEMBER);                      \
-         (NEXT = LIST_ENTRY__((ITER)->MEMBER.next, ITER, MEMBER)),             \
-        &(ITER)->MEMBER != (LIST);                                             \
+#define LIST_FOR_EACH_SAFE(ITER, NEXT, MEMBER, LIST)               \
+    for (ITER = LIST_ENTRY__((LIST)->next, ITER, MEMBER);          \
+         (NEXT = LIST_ENTRY__((ITER)->MEMBER.next, ITER, MEMBER)), \
+        &(ITER)->MEMBER != (LIST);                                 \
          ITER = NEXT)
 
 #endif /* lib/list.h */

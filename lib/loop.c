@@ -187,8 +187,8 @@ loop_run_timers__(struct loop *loop)
     }
     now = clock_mono_ns();
     while (!list_is_empty(&loop->timers)) {
-        struct loop_timer *t = CONTAINER_OF(list_front(&loop->timers),
-                                            struct loop_timer, link);
+        struct loop_timer *t =
+            CONTAINER_OF(list_front(&loop->timers), struct loop_timer, link);
 
         if (t->when > now) {
             break;

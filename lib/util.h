@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 #define ARRAY_SIZE(ARRAY) (sizeof(ARRAY) / sizeof((ARRAY)[0]))
-#define CONTAINER_OF(PTR, TYPE, MEMBER)                                        \
+#define CONTAINER_OF(PTR, TYPE, MEMBER) \
     ((TYPE *) (void *) ((char *) (PTR) -offsetof(TYPE, MEMBER)))
 #define MIN(A, B) ((A) < (B) ? (A) : (B))
 #define MAX(A, B) ((A) > (B) ? (A) : (B))
@@ -106,7 +106,8 @@ BUILD_ASSERT(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
 int read_full(int fd, void *buf, size_t size) NODISCARD;
 int write_full(int fd, const void *buf, size_t size) NODISCARD;
 int unix_connect(const char *path, int type, int *ret_fd) NODISCARD;
-int unix_listen(const char *path, int type, mode_t mode, int *ret_fd) NODISCARD;
+int
+unix_listen(const char *path, int type, mode_t mode, int *ret_fd) NODISCARD;
 int make_directories(const char *path, mode_t mode) NODISCARD;
 int parse_size(const char *s, uint64_t *ret_size) NODISCARD;
 

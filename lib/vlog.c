@@ -65,9 +65,9 @@ vlog_write(enum vlog_level level, const char *file, const char *fmt, ...)
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &tm);
     n = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &tm);
-    n += snprintf(line + n, sizeof line - n, ".%03ldZ %s[%d] %s %s: ",
-                  now.tv_nsec / 1000000, program_name, (int) getpid(),
-                  level_names[level], file);
+    n += snprintf(line + n, sizeof line - n,
+                  ".%03ldZ %s[%d] %s %s: ", now.tv_nsec / 1000000,
+                  program_name, (int) getpid(), level_names[level], file);
     va_start(args, fmt);
     m = vsnprintf(line + n, sizeof line - n - 1, fmt, args);
     va_end(args);

@@ -20,10 +20,9 @@ struct vlog_rate_limit {
     uint64_t tokens, last_ns;
     unsigned int n_dropped;
 };
-#define VLOG_RATE_LIMIT_INIT(PER_MINUTE, BURST)                                \
-    {                                                                          \
-        .per_minute = (PER_MINUTE), .burst = (BURST),                          \
-        .tokens = (BURST) *1000                                                \
+#define VLOG_RATE_LIMIT_INIT(PER_MINUTE, BURST)                               \
+    {                                                                         \
+        .per_minute = (PER_MINUTE), .burst = (BURST), .tokens = (BURST) *1000 \
     }
 
 void vlog_init(const char *program);
@@ -34,17 +33,17 @@ void vlog_write(enum vlog_level, const char *file, const char *fmt, ...)
     PRINTF_FORMAT(3, 4);
 bool vlog_rate_limit_pass(struct vlog_rate_limit *, const char *file);
 
-#define VLOG__(LEVEL, ...)                                                     \
-    do {                                                                       \
-        if (vlog_is_enabled(LEVEL)) {                                          \
-            vlog_write(LEVEL, __FILE__, __VA_ARGS__);                          \
-        }                                                                      \
+#define VLOG__(LEVEL, ...)                            \
+    do {                                              \
+        if (vlog_is_enabled(LEVEL)) {                 \
+            vlog_write(LEVEL, __FILE__, __VA_ARGS__); \
+        }                                             \
     } while (0)
-#define VLOG_RL__(LEVEL, RL, ...)                                              \
-    do {                                                                       \
-        if (vlog_is_enabled(LEVEL) && vlog_rate_limit_pass(RL, __FILE__)) {    \
-            vlog_write(LEVEL, __FILE__, __VA_ARGS__);                          \
-        }                                                                      \
+#define VLOG_RL__(LEVEL, RL, ...)                                           \
+    do {                                                                    \
+        if (vlog_is_enabled(LEVEL) && vlog_rate_limit_pass(RL, __FILE__)) { \
+            vlog_write(LEVEL, __FILE__, __VA_ARGS__);                       \
+        }                                                                   \
     } while (0)
 
 #define vlog_err(...) VLOG__(VLOG_ERR, __VA_ARGS__)

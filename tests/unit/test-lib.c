@@ -282,10 +282,9 @@ daemon_start(struct daemon *d)
     loop_timer_init(&d->timer, answer_later, d);
     cr_assert_eq(ctl_server_create(d->loop, d->path, 0600, &d->server), 0);
     cr_assert_eq(ctl_register_standard(d->server), 0);
-    cr_assert_eq(
-        ctl_register(d->server, "later", "", 0, 0, cmd_later, d), 0);
-    cr_assert_eq(
-        ctl_register(d->server, "fail", "WHAT", 1, 1, cmd_fail, d), 0);
+    cr_assert_eq(ctl_register(d->server, "later", "", 0, 0, cmd_later, d), 0);
+    cr_assert_eq(ctl_register(d->server, "fail", "WHAT", 1, 1, cmd_fail, d),
+                 0);
     cr_assert_eq(pthread_create(&d->thread, NULL, daemon_main, d), 0);
 }
 
@@ -347,12 +346,37 @@ Test(ctl, calls)
     free(text);
 }
 
+Test(ctl, requests_behind_a_late_one)
+{
+    static const char text[] = "{\"method\":\"later\"}\n"
+                               "{\"method\":\"later\"}\n"
+                               "{\"method\":\"version\"}\n";
+    struct daemon d = {0};
+    char line[256];
+    FILE *stream;
+    int fd, n = 0;
+
+    daemon_start(&d);
+    cr_assert_eq(unix_connect(d.path, SOCK_STREAM, &fd), 0);
+    cr_assert_eq(write_full(fd, text, strlen(text)), 0);
+    stream = fdopen(fd, "r");
+    while (n < 3 && fgets(line, sizeof line, stream)) {
+        n += strstr(line, "result") != NULL;
+    }
+    cr_assert_eq(n, 3);
+    fclose(stream);
+    daemon_stop(&d);
+}
+
 Test(ctl, bad_input_costs_only_its_sender)
 {
     struct daemon d = {0};
     const char *version[] = {"version"};
     static const char *const bad[] = {
-        "garbage\n", "{}\n", "[]\n", "{\"method\":3}\n",
+        "garbage\n",
+        "{}\n",
+        "[]\n",
+        "{\"method\":3}\n",
         "{\"method\":\"fail\",\"params\":[7]}\n",
         "{\"method\":\"fail\",\"params\":7}\n",
     };
