@@ -74,7 +74,7 @@ static uint32_t
 put(struct ring_bytes *r, const uint8_t *p, uint32_t n, bool *notify)
 {
     struct iovec iov[2];
-    uint32_t space;
+    uint32_t space = 0;
 
     cr_assert_eq(ring_bytes_free(r, &space), 0);
     n = MIN(n, space);
@@ -90,7 +90,7 @@ static uint32_t
 get(struct ring_bytes *r, uint8_t *p, uint32_t n, bool *notify)
 {
     struct iovec iov[2];
-    uint32_t used;
+    uint32_t used = 0;
 
     cr_assert_eq(ring_bytes_used(r, &used), 0);
     n = MIN(n, used);
