@@ -123,6 +123,7 @@ fid_remove(struct fid_table *table, struct fid *fid)
 {
     list_remove(&fid->link);
     table->n--;
+    table->xattr_bytes -= fid->xattr_size;
     fid_unref(fid);
 }
 

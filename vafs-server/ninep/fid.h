@@ -53,11 +53,16 @@ struct fid_table {
     size_t n_buckets; /* A power of 2. */
     size_t n;
     uint64_t secret; /* Odd. */
+    size_t xattr_bytes; /* Held for values of extended attributes. */
 };
 
 /* A session's fids are bounded; EMFILE beyond.  Linux keeps one for each name
  * in its directory cache. */
 #define FID_MAX (1u << 20)
+
+/* Bytes that a session's fids may hold for values of extended attributes;
+ * ENOMEM beyond.  A client has one or two such fids at a time. */
+#define FID_XATTR_BYTES_MAX ((size_t) 4 << 20)
 
 int fid_table_init(struct fid_table *) NODISCARD;
 

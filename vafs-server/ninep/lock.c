@@ -27,7 +27,7 @@ struct owner {
     const void *session;
     uint32_t proc_id;
     uint16_t client_len;
-    char client[64]; /* A host name: 64 bytes at most in Linux. */
+    char client[LOCK_CLIENT_MAX];
 };
 
 struct lock {

@@ -26,6 +26,9 @@ struct lock_key {
     uint64_t ino;
 };
 
+/* Longest client_id: a host name, in Linux. */
+#define LOCK_CLIENT_MAX 64
+
 /* Who: 'session' and 'fid' are only compared.  'client_id' is copied. */
 struct lock_owner {
     const void *session;

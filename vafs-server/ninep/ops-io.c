@@ -400,8 +400,14 @@ xattrwalk_exec(struct request *req)
 static int
 xattrwalk_finish(struct request *req)
 {
+    struct fid_table *fids = &req->session->fids;
     struct fid *fid;
-    int error = fid_new(&req->session->fids, req->t.txattrwalk.newfid,
+    int error;
+
+    if (req->xattr_size > FID_XATTR_BYTES_MAX - fids->xattr_bytes) {
+        return ENOMEM;
+    }
+    error = fid_new(fids, req->t.txattrwalk.newfid,
                         req->fid->file, req->fid->mount, req->fid->uid, &fid);
 
     if (error) {
@@ -410,6 +416,7 @@ xattrwalk_finish(struct request *req)
     fid->state = FID_XATTR_READ;
     fid->xattr = req->xattr;
     fid->xattr_size = req->xattr_size;
+    fids->xattr_bytes += req->xattr_size;
     req->xattr = NULL;
     req->r.rxattrwalk.size = req->xattr_size;
     return 0;
@@ -443,6 +450,9 @@ xattrcreate_prepare(struct request *req)
     if (size > FILE_XATTR_SIZE_MAX) {
         return E2BIG;
     }
+    if (size > FID_XATTR_BYTES_MAX - fids->xattr_bytes) {
+        return ENOMEM;
+    }
     /* A new fid takes the number: see fid.h. */
     fid_remove(fids, req->fid);
     error = fid_new(fids, req->t.txattrcreate.fid, req->fid->file,
@@ -452,6 +462,7 @@ xattrcreate_prepare(struct request *req)
     }
     fid->state = FID_XATTR_WRITE;
     fid->xattr_size = size;
+    fids->xattr_bytes += size;
     fid->xattr_flags = flags;
     fid->xattr = malloc(MAX(size, 1));
     fid->xattr_name = strndup(name.s, name.len);
@@ -474,6 +485,9 @@ get_lock(struct request *req, struct lock_owner *owner,
 
     if (error) {
         return error;
+    }
+    if (t->client_id.len > LOCK_CLIENT_MAX) {
+        return EINVAL; /* Tgetlock would not even fit into its answer. */
     }
     req->lock_key.branch = branch_id(req->fid->mount->branch);
     req->lock_key.ino = file_ino(req->fid->file);

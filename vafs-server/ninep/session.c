@@ -132,7 +132,8 @@ session_send(struct session *s, const void *p_, size_t size)
         enqueue(s, p, size);
         if (s->loop_fd) {
             loop_mod_fd(s->server->loop, s->loop_fd,
-                        (session_is_paused(s) ? 0 : EPOLLIN) | EPOLLOUT);
+                        (session_is_paused(s) || s->backlog ? 0 : EPOLLIN) |
+                            EPOLLOUT);
         }
     }
 }
@@ -367,7 +368,9 @@ session_cb(uint32_t events, void *s_)
     if (events & EPOLLOUT) {
         session_writable(s);
     }
-    if (events & EPOLLIN && !s->is_dead && !session_is_paused(s)) {
+    /* Never past a backlog, which came first.  session_update() takes that up. */
+    if (events & EPOLLIN && !s->is_dead && !session_is_paused(s) &&
+        !s->backlog) {
         if (s->state == SESSION_HELLO) {
             read_hello(s);
         } else {
