@@ -70,6 +70,9 @@ struct stats_call {
 
 extern char **environ;
 
+/* For lines on what a guest can make happen again and again. */
+static struct vlog_rate_limit life_rl = VLOG_RATE_LIMIT_INIT(120, 60);
+
 static void worker_on_control(uint32_t events, void *guest);
 static void worker_on_exit(uint32_t events, void *guest);
 
@@ -221,20 +224,23 @@ worker_on_exit(uint32_t events UNUSED, void *guest_)
     siginfo_t info = {.si_pid = 0};
 
     if (!guest->is_child) {
-        vlog_info("d%u: worker %ld has ended", guest->domid,
-                  (long) guest->pid);
+        vlog_info_rl(&life_rl, "d%u: worker %ld has ended", guest->domid,
+                     (long) guest->pid);
     } else if (!waitid(P_PIDFD, guest->pidfd, &info, WEXITED | WNOHANG) &&
                info.si_pid) {
         bool is_good = info.si_code == CLD_EXITED && !info.si_status &&
                        guest->worker == WORKER_QUITTING;
 
-        (is_good ? vlog_write(VLOG_INFO, __FILE__, "d%u: worker %ld has ended",
-                              guest->domid, (long) guest->pid)
-                 : vlog_write(VLOG_WARN, __FILE__, "d%u: worker %ld: %s %d",
-                              guest->domid, (long) guest->pid,
-                              info.si_code == CLD_EXITED ? "exit status"
-                                                         : "ended by signal",
-                              info.si_status));
+        if (is_good) {
+            vlog_info_rl(&life_rl, "d%u: worker %ld has ended", guest->domid,
+                         (long) guest->pid);
+        } else {
+            vlog_warn_rl(&life_rl, "d%u: worker %ld: %s %d", guest->domid,
+                         (long) guest->pid,
+                         info.si_code == CLD_EXITED ? "exit status"
+                                                    : "ended by signal",
+                         info.si_status);
+        }
     } else if (errno != ECHILD) {
         return; /* Still alive. */
     }
@@ -341,7 +347,7 @@ spawn_exec(struct guest *guest, const struct spawn_fds *fds, pid_t *ret_pid)
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
     sigset_t none, all;
-    char domid[8];
+    char domid[8], user[16];
     size_t n = 0;
     int error;
 
@@ -352,7 +358,8 @@ spawn_exec(struct guest *guest, const struct spawn_fds *fds, pid_t *ret_pid)
     argv[n++] = "--domid";
     argv[n++] = domid;
     argv[n++] = "--user";
-    argv[n++] = options->user;
+    snprintf(user, sizeof user, "%u", options->user_base + guest->domid);
+    argv[n++] = options->user_base ? user : options->user;
     for (size_t i = 0; i < options->n_worker_args; i++) {
         argv[n++] = options->worker_args[i];
     }
@@ -478,7 +485,8 @@ worker_start(struct guest *guest)
         return error;
     }
     COVERAGE_INC(sup_worker_started);
-    vlog_info("d%u: worker %ld started", guest->domid, (long) pid);
+    vlog_info_rl(&life_rl, "d%u: worker %ld started", guest->domid,
+                 (long) pid);
     return 0;
 }
 

@@ -44,6 +44,13 @@ COVERAGE_DEFINE(sup_no_progress);
 /* No chain of decisions is longer; more means that writes have no effect. */
 #define MAX_ACTIONS 16
 
+/* Watch events that are taken at a time: a guest that writes to its nodes all
+ * the time must not keep the loop from the others. */
+#define MAX_EVENTS 256
+
+/* For lines on what a guest can make happen again and again. */
+static struct vlog_rate_limit life_rl = VLOG_RATE_LIMIT_INIT(120, 60);
+
 /* ## Guests ## */
 
 struct guest *
@@ -178,7 +185,8 @@ device_found(struct supervisor *sup, const struct device_type *type,
         dev->devid = devid;
         loop_timer_init(&dev->timer, device_on_timer, dev);
         list_push_back(&guest->devices, &dev->link);
-        vlog_info("d%u %s/%u: new device", domid, type->back, devid);
+        vlog_info_rl(&life_rl, "d%u %s/%u: new device", domid, type->back,
+                     devid);
     }
     if (dev->type == type) {
         dev->is_dirty = true;
@@ -313,9 +321,9 @@ device_set_state(struct device *dev, enum xenbus_state state)
     int error = store_set_state(dev, state);
 
     if (!error) {
-        vlog_info("d%u %s/%u: %s, frontend %s", dev->guest->domid,
-                  dev->type->back, dev->devid, xenbus_state_name(state),
-                  xenbus_state_name(dev->facts.front));
+        vlog_info_rl(&life_rl, "d%u %s/%u: %s, frontend %s", dev->guest->domid,
+                     dev->type->back, dev->devid, xenbus_state_name(state),
+                     xenbus_state_name(dev->facts.front));
         if (state == XENBUS_CONNECTED) {
             COVERAGE_INC(sup_device_connected);
             dev->n_retries = 0;
@@ -362,8 +370,8 @@ device_act(struct device *dev, const struct xenbus_action *action)
         store_clear_error(dev);
         error = store_publish(dev);
         if (!error) {
-            vlog_info("d%u %s/%u: InitWait", dev->guest->domid,
-                      dev->type->back, dev->devid);
+            vlog_info_rl(&life_rl, "d%u %s/%u: InitWait", dev->guest->domid,
+                         dev->type->back, dev->devid);
         }
         break;
     case XENBUS_CONNECT:
@@ -423,8 +431,8 @@ device_run(struct device *dev)
         }
         if (action.type == XENBUS_FORGET || action.type == XENBUS_DELETE) {
             COVERAGE_INC(sup_device_deleted);
-            vlog_info("d%u %s/%u: device is gone", dev->guest->domid,
-                      dev->type->back, dev->devid);
+            vlog_info_rl(&life_rl, "d%u %s/%u: device is gone",
+                         dev->guest->domid, dev->type->back, dev->devid);
             device_free(dev);
             return;
         }
@@ -552,16 +560,20 @@ supervisor_on_xenstore(uint32_t events UNUSED, void *sup_)
     struct supervisor *sup = sup_;
     bool rescan = false;
     char *path, *token;
-    int error;
+    int error = 0;
 
-    while (!(error = hv_xs_next_event(sup->hv, &path, &token))) {
+    for (int i = 0; i < MAX_EVENTS; i++) {
+        error = hv_xs_next_event(sup->hv, &path, &token);
+        if (error) {
+            break;
+        }
         COVERAGE_INC(sup_watch_event);
         vlog_dbg("watch %s (%s)", path, token);
         rescan = note_event(sup, path, token) || rescan;
         free(path);
         free(token);
     }
-    if (error != EAGAIN) {
+    if (error && error != EAGAIN) {
         vlog_err("lost xenstore: %s", strerror(error));
         sup->is_broken = true;
         loop_stop(sup->loop);

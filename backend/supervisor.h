@@ -89,7 +89,8 @@ struct supervisor_options {
     const char *run_dir;
     const char *worker_path;
     const char *user;
-    const char *vafsd; /* Path of guest.sock. */
+    unsigned user_base; /* 0, or the worker of guest N has uid this + N. */
+    const char *vafsd;  /* Path of guest.sock. */
     const char *worker_args[32];
     size_t n_worker_args;
     bool serve_pvcalls, serve_9pfs, serve_xen_9pfs;

@@ -28,6 +28,7 @@ static const char usage_text[] =
     "  --run-dir=DIR         sockets; default /run/xenlift\n"
     "  --vafsd=SOCKET        default /run/vafs/guest.sock\n"
     "  --user=NAME           that workers run as; default nobody\n"
+    "  --user-base=NUMBER    the worker of guest N runs as user NUMBER + N\n"
     "  --worker=FILE         default xenlift-guest beside this program,\n"
     "                        else " LIBEXEC_WORKER "\n"
     "  --worker-option=ARG   argument for each worker; may be repeated\n"
@@ -82,6 +83,19 @@ parse_order(const char *value)
     return order;
 }
 
+/* A range that begins above the users of an ordinary system. */
+static unsigned
+parse_user_base(const char *value)
+{
+    uint64_t base = 0;
+
+    if (hv_xs_parse_uint(value, INT32_MAX - HV_DOMID_INVALID, &base) ||
+        base < 1000) {
+        usage_error("not a number of users from 1000 on", value);
+    }
+    return base;
+}
+
 static void
 parse_9pfs_type(const char *value, struct supervisor_options *options)
 {
@@ -100,6 +114,7 @@ enum option_code {
     OPT_RUN_DIR,
     OPT_VAFSD,
     OPT_USER,
+    OPT_USER_BASE,
     OPT_WORKER,
     OPT_WORKER_OPTION,
     OPT_9PFS_TYPE,
@@ -115,6 +130,7 @@ static const struct option long_options[] = {
     {"run-dir", required_argument, NULL, OPT_RUN_DIR},
     {"vafsd", required_argument, NULL, OPT_VAFSD},
     {"user", required_argument, NULL, OPT_USER},
+    {"user-base", required_argument, NULL, OPT_USER_BASE},
     {"worker", required_argument, NULL, OPT_WORKER},
     {"worker-option", required_argument, NULL, OPT_WORKER_OPTION},
     {"9pfs-type", required_argument, NULL, OPT_9PFS_TYPE},
@@ -141,6 +157,9 @@ parse_option(int code, struct supervisor_options *options)
         break;
     case OPT_USER:
         options->user = optarg;
+        break;
+    case OPT_USER_BASE:
+        options->user_base = parse_user_base(optarg);
         break;
     case OPT_WORKER:
         options->worker_path = optarg;

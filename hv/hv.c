@@ -228,7 +228,7 @@ hv_xs_parse_uint(const char *s, uint64_t max, uint64_t *ret_value)
 {
     uint64_t value = 0;
 
-    if (!*s) {
+    if (!*s || (s[0] == '0' && s[1])) {
         return EINVAL;
     }
     for (; *s; s++) {

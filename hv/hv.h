@@ -218,7 +218,7 @@ int hv_xs_read(struct hv *hv, hv_xs_txn txn, const char *path,
                char **ret_value) __attribute__((warn_unused_result));
 
 /* As hv_xs_read() for a decimal number of at most 'max'.  EINVAL: the value
- * is not exactly a number in 0..max. */
+ * is not exactly a number in 0..max, written without leading zeros. */
 int
 hv_xs_read_uint(struct hv *hv, hv_xs_txn txn, const char *path, uint64_t max,
                 uint64_t *ret_value) __attribute__((warn_unused_result));

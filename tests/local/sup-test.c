@@ -351,6 +351,7 @@ static void
 bad_workers(void)
 {
     struct front bad, good;
+    unsigned n_fds;
     int64_t n;
     pid_t pid;
 
@@ -390,6 +391,15 @@ bad_workers(void)
     front_offer(&bad, SUP_SILENT);
     usleep(200000);
     CHECK(back_state(40, PV, 0) == XENBUS_INIT_WAIT);
+    front_state(&bad, XENBUS_CLOSING);
+    begin_anew(&bad);
+
+    /* Descriptors that a worker sends do not stay. */
+    n_fds = count_fds(sup_pid());
+    front_offer(&bad, SUP_DESCRIPTORS);
+    WAIT_FOR(back_state(40, PV, 0) == XENBUS_CONNECTED);
+    CHECK(sup_counter("sup_worker_late_news") >= 20);
+    WAIT_FOR(count_fds(sup_pid()) == n_fds);
     front_state(&bad, XENBUS_CLOSING);
     begin_anew(&bad);
 

@@ -67,6 +67,35 @@ tell_state(struct device *dev, enum wp_device_state_value state, int error,
     tell(&dev->state, sizeof dev->state);
 }
 
+/* Sends late news of a device with a descriptor, many times. */
+static void
+send_descriptors(struct device *dev)
+{
+    struct wp_device_state late = dev->state;
+    struct iovec iov = {&late, sizeof late};
+    union {
+        struct cmsghdr align;
+        char buf[CMSG_SPACE(sizeof(int))];
+    } buf = {.align = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                       .cmsg_level = SOL_SOCKET,
+                       .cmsg_type = SCM_RIGHTS}};
+    struct msghdr msg = {
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = buf.buf,
+        .msg_controllen = sizeof buf.buf,
+    };
+    int fd = WP_FD_LISTEN;
+
+    late.generation = 0;
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof fd);
+    for (int i = 0; i < 20; i++) {
+        if (sendmsg(control, &msg, MSG_NOSIGNAL) < 0) {
+            return;
+        }
+    }
+}
+
 /* Does what the guest demands.  Returns false if the device is not to be
  * connected. */
 static bool
@@ -88,6 +117,9 @@ obey(struct device *dev, uint32_t what)
         return false;
     case SUP_SILENT:
         return false;
+    case SUP_DESCRIPTORS:
+        send_descriptors(dev);
+        return true;
     case SUP_IGNORE_QUIT:
         ignores_quit = true;
         return true;

@@ -13,6 +13,7 @@ enum sup_demand {
     SUP_NONSENSE = 3,    /* Send a message that is too short. */
     SUP_SILENT = 4,      /* Never answer. */
     SUP_IGNORE_QUIT = 5, /* Do not end when asked to. */
+    SUP_DESCRIPTORS = 6, /* Serve, but send descriptors to the supervisor. */
 };
 
 #endif /* tests/local/sup-worker.h */
