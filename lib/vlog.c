@@ -71,7 +71,13 @@ vlog_write(enum vlog_level level, const char *file, const char *fmt, ...)
     va_start(args, fmt);
     m = vsnprintf(line + n, sizeof line - n - 1, fmt, args);
     va_end(args);
-    n = MIN(n + MAX(m, 0), sizeof line - 2);
+    /* Some of it may be a guest's words, which must neither end the line nor
+     * speak to the terminal of whoever reads the log. */
+    for (m = MAX(m, 0); m > 0 && n < sizeof line - 2; m--, n++) {
+        if ((unsigned char) line[n] < ' ' || line[n] == 0x7f) {
+            line[n] = '?';
+        }
+    }
     line[n++] = '\n';
     if (write(STDERR_FILENO, line, n) < 0) {
         /* Nobody left to tell. */

@@ -215,6 +215,30 @@ Test(coverage, counts)
     cr_assert_eq(coverage_read("no such counter"), 0);
 }
 
+/* A guest's words end up in the log: one line stays one line, and nothing in
+ * it speaks to a terminal. */
+Test(vlog, control_characters)
+{
+    int saved = dup(STDERR_FILENO), pair[2];
+    char line[512], longest[2000];
+    ssize_t n;
+
+    cr_assert_eq(pipe(pair), 0);
+    dup2(pair[1], STDERR_FILENO);
+    vlog_warn("aname \"%s\"", "x\n2026 vafsd ERR forged\x1b[2J\x7f");
+    memset(longest, 'y', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    vlog_warn("%s", longest);
+    dup2(saved, STDERR_FILENO);
+    n = read(pair[0], line, sizeof line - 1);
+    cr_assert(n > 0);
+    line[n] = '\0';
+    cr_assert_not_null(strstr(line, "x?2026 vafsd ERR forged?[2J?\"\n"));
+    close(pair[0]);
+    close(pair[1]);
+    close(saved);
+}
+
 Test(vlog, rate_limit)
 {
     struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 3);
