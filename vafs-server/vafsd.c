@@ -37,10 +37,10 @@ struct daemon {
 };
 
 static const char usage[] =
-    "usage: vafsd --store DIR [OPTION]...\n"
-    "Serve the files of a VAFS store over 9P2000.L.\n"
+    "usage: vafsd [OPTION]... DIR\n"
+    "Serve the files of the VAFS store in DIR over 9P2000.L.\n"
     "\n"
-    "  --store DIR          the store ('vafs init DIR' makes one)\n"
+    "  --store DIR          the same as DIR ('vafs init DIR' makes a store)\n"
     "  --run-dir DIR        directory of the sockets vafsd.sock, guest.sock\n"
     "                       and vafsd.ctl (default /run/vafs)\n"
     "  --memory SIZE        limit for caches and buffers (default 256M)\n"
@@ -55,7 +55,7 @@ static const char usage[] =
     "  --help, --version\n"
     "\n"
     "Example:\n"
-    "  vafs init /var/lib/vafs && vafsd --store /var/lib/vafs\n";
+    "  vafs init /var/lib/vafs && vafsd /var/lib/vafs\n";
 
 /* Control socket. */
 
@@ -480,11 +480,14 @@ parse_options(struct daemon *d, int argc, char *argv[])
             bad_option("bad option");
         }
     }
+    if (optind < argc && !d->store_dir) {
+        d->store_dir = argv[optind++];
+    }
     if (optind < argc) {
-        bad_option("there are no arguments but options");
+        bad_option("there is more than one argument");
     }
     if (!d->store_dir) {
-        bad_option("--store DIR is missing");
+        bad_option("which store?");
     }
 }
 

@@ -35,7 +35,7 @@ vafs_ctl_path(const struct vafs_options *options, char *buf, size_t size)
 {
     snprintf(buf, size, "%s/vafsd.ctl", options->run_dir);
     if (access(buf, F_OK)) {
-        vafs_error("%s: no vafsd runs there.  Start one (vafsd --store DIR), "
+        vafs_error("%s: no vafsd runs there.  Start one (vafsd DIR), "
                    "or work on a closed store with --store DIR",
                    options->run_dir);
         return false;
@@ -135,7 +135,7 @@ open_remote(struct vafs_access *a, const struct vafs_options *options)
     snprintf(path, sizeof path, "%s/vafsd.sock", options->run_dir);
     error = ninep_client_connect(path, &a->client);
     if (error == ENOENT || error == ECONNREFUSED) {
-        vafs_error("%s: no vafsd runs there.  Start one (vafsd --store DIR), "
+        vafs_error("%s: no vafsd runs there.  Start one (vafsd DIR), "
                    "or work on a closed store with --store DIR",
                    options->run_dir);
     } else if (error) {

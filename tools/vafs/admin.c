@@ -30,7 +30,7 @@ vafs_cmd_init(const struct vafs_options *options, int argc, char *argv[])
         vafs_print_json(json_pack("{ss}", "store", dir));
     } else if (!options->quiet) {
         printf("%s is an empty store with branch main.  Serve it with "
-               "'vafsd --store %s'.\n",
+               "'vafsd %s'.\n",
                dir, dir);
     }
     return VAFS_OK;

@@ -88,8 +88,9 @@ print_help(void)
            "Looks into VAFS stores and works on the files in them.\n"
            "\n"
            "  --store DIR        work on the closed store in DIR directly\n"
+           "                     (default $VAFS_STORE)\n"
            "  --run-dir DIR      where the running vafsd has its sockets\n"
-           "                     (default /run/vafs)\n"
+           "                     (default $VAFS_RUN_DIR or /run/vafs)\n"
            "  --connect ADDRESS  another 9P2000.L server: unix:PATH or\n"
            "                     tcp:HOST:PORT\n"
            "  --json             answer as JSON\n"
@@ -228,8 +229,13 @@ main(int argc, char *argv[])
         {"version", no_argument, NULL, VERSION},
         {NULL, 0, NULL, 0},
     };
-    struct vafs_options options = {.run_dir = "/run/vafs"};
+    struct vafs_options options = {.store = getenv("VAFS_STORE"),
+                                   .run_dir = getenv("VAFS_RUN_DIR")};
     int c, rc;
+
+    if (!options.run_dir) {
+        options.run_dir = "/run/vafs";
+    }
 
     vlog_init("vafs");
     if (vlog_set_level("warn")) {
@@ -243,9 +249,11 @@ main(int argc, char *argv[])
             break;
         case RUN_DIR:
             options.run_dir = optarg;
+            options.store = NULL;
             break;
         case CONNECT:
             options.connect = optarg;
+            options.store = NULL;
             break;
         case JSON:
             options.json = true;
