@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # The supervisor.
 $(call program,xenliftd,backend/xenliftd.c backend/supervisor.c \
 	backend/supervisor-store.c backend/supervisor-worker.c \

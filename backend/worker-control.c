@@ -145,8 +145,13 @@ worker_control_reap(struct worker *w)
         if (!dev || !dev->is_failed) {
             continue;
         }
-        vlog_warn_rl(&control_rl, "dom%u: %s %u: %s; device closed", w->domid,
-                     control_kind_name__(cd->kind), cd->devid, dev->reason);
+        if (w->control_fd < 0) {
+            /* Otherwise the supervisor logs it, with what it does about
+             * it. */
+            vlog_warn_rl(&control_rl, "dom%u: %s %u: %s; device closed",
+                         w->domid, control_kind_name__(cd->kind), cd->devid,
+                         dev->reason);
+        }
         cd->error = dev->error;
         memcpy(cd->reason, dev->reason, sizeof cd->reason);
         cd->dev = NULL;
@@ -259,9 +264,6 @@ control_device_add__(struct worker *w, const void *buf, size_t size, int fd)
         COVERAGE_INC(worker_device_added);
         vlog_info_rl(&control_rl, "dom%u: %s %u: connected", w->domid,
                      control_kind_name__(cd->kind), cd->devid);
-    } else {
-        vlog_warn_rl(&control_rl, "dom%u: %s %u: %s", w->domid,
-                     control_kind_name__(cd->kind), cd->devid, cd->reason);
     }
     control_send_state__(w, cd, cd->dev ? WP_CONNECTED : WP_FAILED);
 }

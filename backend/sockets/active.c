@@ -114,23 +114,13 @@ pvc_activate(struct pvc_sock *sock, int fd, struct pvc_ring *ring)
 
 /* CONNECT. */
 
-/* Begins to connect.  Returns 0 if it succeeded, EINPROGRESS if it goes on, or
- * another positive errno. */
+/* Begins to connect 'sock', which has its ring.  Returns 0 if it succeeded,
+ * EINPROGRESS if it goes on, or another positive errno. */
 static int
-pvc_connect_begin__(struct pvc_sock *sock, const struct sockaddr_in *sin,
-                    const struct pvcalls_request *req)
+pvc_connect_begin__(struct pvc_sock *sock, const struct sockaddr_in *sin)
 {
-    struct pvc_dev *dev = sock->dev;
-    struct pvc_ring *ring;
-    int error;
+    int error = sock->state == PVC_BOUND ? 0 : pvc_sock_open(sock);
 
-    error =
-        pvc_ring_get(dev, req->u.connect.ref, req->u.connect.evtchn, &ring);
-    if (error) {
-        return error;
-    }
-    pvc_attach_ring__(sock, ring);
-    error = sock->state == PVC_BOUND ? 0 : pvc_sock_open(sock);
     if (error) {
         return error;
     }
@@ -141,22 +131,26 @@ pvc_connect_begin__(struct pvc_sock *sock, const struct sockaddr_in *sin,
     }
     /* Even if it stands already: the edge that epoll reports for a descriptor
      * just added completes it. */
-    error = loop_add_fd(dev->w->loop, sock->fd, ACTIVE_EVENTS, pvc_active_cb__,
-                        sock, &sock->handle);
+    error = loop_add_fd(sock->dev->w->loop, sock->fd, ACTIVE_EVENTS,
+                        pvc_active_cb__, sock, &sock->handle);
     return error ? error : EINPROGRESS;
 }
 
-/* CONNECT.  Answers now or when the connection stands or has failed. */
-void
-pvc_connect(struct pvc_dev *dev, const struct pvcalls_request *req)
+/* Checks 'req' and finds or enters its socket.  Returns 0 or a positive errno
+ * for the answer, which then has cost nothing else: a bound socket stays
+ * bound, an id that was not known is not known. */
+static int
+pvc_connect_prepare__(struct pvc_dev *dev, const struct pvcalls_request *req,
+                      struct sockaddr_in *sin, struct pvc_sock **ret)
 {
     struct pvc_sock *sock = pvc_sock_find(dev, req->u.connect.id);
-    struct sockaddr_in sin;
+    bool is_new = !sock;
+    struct pvc_ring *ring;
     int error;
 
-    error = pvc_addr_parse(req->u.connect.addr, req->u.connect.len, &sin);
+    error = pvc_addr_parse(req->u.connect.addr, req->u.connect.len, sin);
     if (!error) {
-        error = pvc_addr_may_connect(dev->w, &sin);
+        error = pvc_addr_may_connect(dev->w, sin);
     }
     if (!error && sock) {
         error = sock->state == PVC_CONNECTING  ? EALREADY
@@ -164,15 +158,39 @@ pvc_connect(struct pvc_dev *dev, const struct pvcalls_request *req)
                 : sock->state == PVC_LISTENING ? EINVAL
                                                : 0;
     }
-    if (!error && !sock) {
+    if (!error && is_new) {
         error = pvc_sock_create(dev, req->u.connect.id, &sock);
     }
+    if (error) {
+        return error;
+    }
+    error =
+        pvc_ring_get(dev, req->u.connect.ref, req->u.connect.evtchn, &ring);
+    if (error) {
+        if (is_new) {
+            pvc_sock_destroy(sock);
+        }
+        return error;
+    }
+    pvc_attach_ring__(sock, ring);
+    *ret = sock;
+    return 0;
+}
+
+/* CONNECT.  Answers now or when the connection stands or has failed. */
+void
+pvc_connect(struct pvc_dev *dev, const struct pvcalls_request *req)
+{
+    struct pvc_sock *sock;
+    struct sockaddr_in sin;
+    int error = pvc_connect_prepare__(dev, req, &sin, &sock);
+
     if (error) {
         pvc_respond(dev, req->req_id, req->cmd, req->u.connect.id, error);
         return;
     }
-    error = pvc_connect_begin__(sock, &sin, req);
     sock->connect_req_id = req->req_id;
+    error = pvc_connect_begin__(sock, &sin);
     if (error == EINPROGRESS) {
         sock->state = PVC_CONNECTING;
     } else {
@@ -507,7 +525,7 @@ pvc_linger_destroy(struct pvc_linger *l)
     loop_del_fd(l->dev->w->loop, l->handle);
     close(l->fd);
     list_remove(&l->link);
-    l->dev->linger_bytes -= l->size;
+    l->dev->linger_bytes -= l->size + PVC_LINGER_COST;
     free(l->data);
     free(l);
 }
@@ -563,7 +581,7 @@ pvc_linger_start__(struct pvc_sock *sock, uint32_t left)
     struct iovec iov[2];
     size_t ofs = 0;
 
-    if (dev->linger_bytes + left > dev->w->opt.max_linger) {
+    if (dev->linger_bytes + left + PVC_LINGER_COST > dev->w->opt.max_linger) {
         return false;
     }
     l = calloc(1, sizeof *l);
@@ -592,7 +610,7 @@ pvc_linger_start__(struct pvc_sock *sock, uint32_t left)
     }
     l->fd = sock->fd;
     sock->fd = -1;
-    dev->linger_bytes += left;
+    dev->linger_bytes += left + PVC_LINGER_COST;
     list_push_back(&dev->lingering, &l->link);
     loop_timer_init(&l->timer, pvc_linger_timeout__, l);
     loop_timer_set_ms(dev->w->loop, &l->timer, PVC_LINGER_MS);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 $(call library,guest-worker,backend/worker-core.c backend/worker-control.c \
 	backend/idmap.c backend/sockets/pvcalls.c backend/sockets/passive.c \
 	backend/sockets/active.c backend/sockets/dataring.c \

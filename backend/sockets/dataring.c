@@ -120,6 +120,20 @@ pvc_ring_matches__(const struct pvc_ring *ring, uint32_t evtchn)
     return same;
 }
 
+/* Whether 'n' more pages may be mapped; lets go of kept rings for it. */
+static bool
+pvc_ring_charge__(struct pvc_dev *dev, uint32_t n)
+{
+    while (dev->n_pages + n > dev->w->opt.max_pages) {
+        if (list_is_empty(&dev->reuse)) {
+            return false;
+        }
+        pvc_ring_destroy(
+            CONTAINER_OF(list_back(&dev->reuse), struct pvc_ring, link));
+    }
+    return true;
+}
+
 static int
 pvc_ring_map__(struct pvc_ring *ring)
 {
@@ -128,7 +142,7 @@ pvc_ring_map__(struct pvc_ring *ring)
     void *mem;
     int error;
 
-    if (dev->n_pages >= w->opt.max_pages) {
+    if (!pvc_ring_charge__(dev, 1)) {
         return ENOBUFS;
     }
     error = hv_grant_map(w->hv, w->domid, &ring->ref, 1, &ring->indexes_grant,
@@ -142,7 +156,7 @@ pvc_ring_map__(struct pvc_ring *ring)
     if (error) {
         return error;
     }
-    if (dev->n_pages + (1u << ring->order) > w->opt.max_pages) {
+    if (!pvc_ring_charge__(dev, 1u << ring->order)) {
         return ENOBUFS;
     }
     error = hv_grant_map(w->hv, w->domid, ring->refs, 1u << ring->order,

@@ -36,6 +36,10 @@
 /* How long the rest of a released socket may take. */
 #define PVC_LINGER_MS 60000
 
+/* What each is charged besides its bytes, so that their number is bounded as
+ * well. */
+#define PVC_LINGER_COST 4096
+
 /* Commands handled in one go. */
 #define PVC_COMMAND_BUDGET 64
 

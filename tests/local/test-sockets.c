@@ -703,6 +703,28 @@ test_bad_commands(void)
     CHECK_EQ(pvfront_call(f, &req, MS), 0);
     pvfront_ring_put(f, r, false);
 
+    /* A CONNECT that fails that way leaves a bound socket bound. */
+    memset(&req, 0, sizeof req);
+    req.cmd = PVCALLS_BIND;
+    req.u.bind.id = 903;
+    memcpy(req.u.bind.addr, &sin, sizeof sin);
+    req.u.bind.len = sizeof sin;
+    CHECK_EQ(pvfront_call(f, &req, MS), 0);
+    memset(&req, 0, sizeof req);
+    req.cmd = PVCALLS_CONNECT;
+    req.u.connect.id = 903;
+    memcpy(req.u.connect.addr, &echo_address, sizeof echo_address);
+    req.u.connect.len = sizeof echo_address;
+    req.u.connect.ref = 0xfffffff0;
+    CHECK_EQ(pvfront_call(f, &req, MS), EINVAL);
+    memset(&req, 0, sizeof req);
+    req.cmd = PVCALLS_LISTEN;
+    req.u.listen.id = 903;
+    CHECK_EQ(pvfront_call(f, &req, MS), 0);
+    req.cmd = PVCALLS_RELEASE;
+    req.u.release.id = 903;
+    CHECK_EQ(pvfront_call(f, &req, MS), 0);
+
     /* ACCEPT with bad rings, and with an id that is taken. */
     CHECK_EQ(pvfront_listen(f, &sin, 5, MS, &l), 0);
     memset(&req, 0, sizeof req);
