@@ -295,8 +295,7 @@ store_copy_block__(const struct codec_record *r, uint32_t index,
     return error;
 }
 
-/* Reads the head of the record at 'entry' into 'head'. */
-static int
+int
 store_read_head__(struct store *store, struct segment *seg,
                   const struct index_entry *entry, uint8_t head[REC_HEAD_MAX],
                   struct codec_record *r)

@@ -456,12 +456,24 @@ struct recover_aux {
     bool first;
 };
 
+/* Without a header, the first record tells the class. */
+static void
+recover_class__(struct recover_aux *aux, uint8_t kind)
+{
+    if (aux->first && aux->seg->header_damaged) {
+        aux->seg->class =
+            kind == STORE_DATA ? STORE_CLASS_DATA : STORE_CLASS_NODE;
+    }
+    aux->first = false;
+}
+
 static int
 recover_entry__(void *aux_, const struct segment *seg, uint32_t offset,
                 uint32_t location, const struct store_id *id)
 {
     struct recover_aux *aux = aux_;
 
+    recover_class__(aux, LOC_KIND(location));
     return offset < aux->covered
                ? 0
                : aux->cb(aux->aux, seg, offset, location, id);
@@ -474,11 +486,7 @@ recover_record__(void *aux_, const struct segment *seg, uint32_t offset,
 {
     struct recover_aux *aux = aux_;
 
-    if (aux->first && seg->header_damaged) {
-        aux->seg->class =
-            r->kind == STORE_DATA ? STORE_CLASS_DATA : STORE_CLASS_NODE;
-    }
-    aux->first = false;
+    recover_class__(aux, r->kind);
     return aux->cb(aux->aux, seg, offset, segment_location(r, seg->class),
                    &r->id);
 }
@@ -510,34 +518,18 @@ recover_cut__(struct segments *segs, struct segment *seg, uint64_t size)
     return error;
 }
 
-int
-segment_recover(struct segments *segs, struct segment *seg, uint32_t covered,
-                bool covered_sealed, segment_entry_cb *cb, void *aux_)
+/* Finds end and state of a segment by its footer or by a scan. */
+static int
+recover_end__(struct segments *segs, struct segment *seg,
+              struct recover_aux *aux)
 {
-    struct recover_aux aux = {
-        .seg = seg, .covered = covered, .cb = cb, .aux = aux_, .first = true};
     struct segment_scan scan = {
-        .cb = recover_record__, .gap = recover_gap__, .aux = &aux};
+        .cb = recover_record__, .gap = recover_gap__, .aux = aux};
     uint64_t size;
     uint32_t end = 0;
     int error;
 
-    seg->named = covered > 0;
-    seg->durable = covered;
-    if (covered_sealed) {
-        /* Nothing to learn from it; its file is not even opened. */
-        seg->end = covered;
-        seg->state = SEGMENT_SEALED;
-        return 0;
-    }
-    error = segment_check_header(segs, seg);
-    if (error && error != EBADMSG) {
-        return error;
-    }
-    seg->header_damaged = error;
-    covered = MAX(covered, (uint32_t) SEG_HEADER_SIZE);
-
-    error = segment_read_footer(segs, seg, recover_entry__, &aux, &end);
+    error = segment_read_footer(segs, seg, recover_entry__, aux, &end);
     if (!error) {
         seg->end = end;
         seg->state = SEGMENT_SEALED;
@@ -558,12 +550,46 @@ segment_recover(struct segments *segs, struct segment *seg, uint32_t covered,
     if (error) {
         return error;
     }
-    error = segment_scan(segs, seg, covered, (uint32_t) MIN(size, UINT32_MAX),
-                         &scan, &end);
+    error =
+        segment_scan(segs, seg, MAX(aux->covered, (uint32_t) SEG_HEADER_SIZE),
+                     (uint32_t) MIN(size, UINT32_MAX), &scan, &end);
     if (error) {
         return error;
     }
     seg->end = end;
     seg->state = SEGMENT_OPEN;
     return recover_cut__(segs, seg, size);
+}
+
+int
+segment_recover(struct segments *segs, struct segment *seg, uint32_t covered,
+                bool covered_sealed, segment_entry_cb *cb, void *aux_)
+{
+    struct recover_aux aux = {
+        .seg = seg, .covered = covered, .cb = cb, .aux = aux_, .first = true};
+    int error;
+
+    seg->named = covered > 0;
+    seg->durable = covered;
+    if (covered_sealed) {
+        /* Nothing to learn from it; its file is not even opened. */
+        seg->end = covered;
+        seg->state = SEGMENT_SEALED;
+        return 0;
+    }
+    error = segment_check_header(segs, seg);
+    if (error && error != EBADMSG) {
+        return error;
+    }
+    seg->header_damaged = error;
+    /* Damage, or a crash before the header but after a record got to disk. */
+    if (error && covered) {
+        aux.first = false; /* The index knows the class. */
+    }
+    error = recover_end__(segs, seg, &aux);
+    if (!error && seg->header_damaged && !segs->read_only &&
+        seg->end > SEG_HEADER_SIZE) {
+        error = segment_repair_header(segs, seg);
+    }
+    return error;
 }

@@ -342,6 +342,25 @@ segment_write_header__(const struct segments *segs, const struct segment *seg,
     put_le64(header + SEG_OFS_SUM, codec_sum(header, SEG_OFS_SUM, 0));
 }
 
+int
+segment_repair_header(struct segments *segs, struct segment *seg)
+{
+    uint8_t header[SEG_HEADER_SIZE];
+    int error;
+
+    segment_write_header__(segs, seg, header);
+    error = segment_acquire(segs, seg);
+    if (error) {
+        return error;
+    }
+    error = file_pwrite(segs->files, seg->file, header, sizeof header, 0);
+    segment_release(segs, seg);
+    if (!error) {
+        seg->header_damaged = false;
+    }
+    return error;
+}
+
 /* Makes and opens the file of an empty segment with '*allocate' bytes, or
  * fewer if 'shrink' and the disk is full. */
 static int
@@ -535,21 +554,18 @@ segments_take_full(struct segments *segs)
 
 /* Syncing. */
 
-int
-segment_sync(struct segments *segs, struct segment *seg, uint32_t end)
+/* Syncs one segment. */
+static int
+segment_sync__(struct segments *segs, struct segment *seg, uint32_t end)
 {
     uint32_t now;
-    int error;
+    int error = 0;
 
-    if (__atomic_load_n(&seg->durable, __ATOMIC_ACQUIRE) >= end) {
-        return 0;
-    }
     if (health_get(segs->health)) {
         return EIO;
     }
     /* Who waits here is mostly served by the sync it waited for. */
     pthread_mutex_lock(&seg->sync_mutex);
-    error = 0;
     if (__atomic_load_n(&seg->durable, __ATOMIC_ACQUIRE) < end) {
         error = segment_acquire(segs, seg);
         if (!error) {
@@ -572,6 +588,49 @@ segment_sync(struct segments *segs, struct segment *seg, uint32_t end)
     }
     pthread_mutex_unlock(&seg->sync_mutex);
     return error;
+}
+
+/* The newest segment of the class of 'seg' that is older and not empty. */
+static struct segment *
+segment_older__(struct segments *segs, const struct segment *seg)
+{
+    struct segment *older = NULL;
+    size_t rank;
+
+    pthread_mutex_lock(&segs->mutex);
+    rank = segments_rank__(segs, seg->pack);
+    while (!older && rank--) {
+        struct segment *s = segs->all[rank];
+
+        if (s->class == seg->class &&
+            __atomic_load_n(&s->end, __ATOMIC_ACQUIRE) > SEG_HEADER_SIZE) {
+            older = s;
+        }
+    }
+    pthread_mutex_unlock(&segs->mutex);
+    return older;
+}
+
+int
+segment_sync(struct segments *segs, struct segment *seg, uint32_t end)
+{
+    struct segment *older;
+
+    if (__atomic_load_n(&seg->durable, __ATOMIC_ACQUIRE) >= end) {
+        return 0;
+    }
+    /* Durable is always a beginning of the class's stream, since a delta is
+     * worth nothing without its base, which may be in an older segment. */
+    older = segment_older__(segs, seg);
+    if (older) {
+        int error = segment_sync(
+            segs, older, __atomic_load_n(&older->end, __ATOMIC_ACQUIRE));
+
+        if (error) {
+            return error;
+        }
+    }
+    return segment_sync__(segs, seg, end);
 }
 
 int

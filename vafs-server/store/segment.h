@@ -189,5 +189,7 @@ uint32_t segment_location(const struct codec_record *, enum store_class);
 
 /* Checks the header on disk. */
 int segment_check_header(struct segments *, struct segment *) NODISCARD;
+/* Writes it anew: all that matters in it is known otherwise. */
+int segment_repair_header(struct segments *, struct segment *) NODISCARD;
 
 #endif /* vafs-server/store/segment.h */

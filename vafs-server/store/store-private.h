@@ -60,6 +60,11 @@ int store_check_writable__(const struct store *) NODISCARD;
 int store_read__(struct store *, const struct index_entry *,
                  struct object **) NODISCARD;
 
+/* Reads the head of the record at 'entry', which is in 'seg', into 'head'. */
+int store_read_head__(struct store *, struct segment *seg,
+                      const struct index_entry *, uint8_t head[REC_HEAD_MAX],
+                      struct codec_record *) NODISCARD;
+
 int upkeep_start(struct store *) NODISCARD;
 void upkeep_stop(struct store *);
 /* After a put: does, or has done, what is due. */

@@ -255,7 +255,30 @@ store_open_superblock__(struct store *store)
     return 0;
 }
 
-/* Enters a record that a scan or footer showed. */
+/* Is the object there that the delta at 'entry' is a difference from?  A crash
+ * can lose the base and keep the delta, if neither was promised to anyone;
+ * then the delta must not answer for its object. */
+static int
+store_recover_base__(struct store *store, const struct index_entry *entry)
+{
+    uint8_t head[REC_HEAD_MAX];
+    struct index_entry base;
+    struct codec_record r;
+    int error;
+
+    error = store_read_head__(store, segments_find(store->segs, entry->pack),
+                              entry, head, &r);
+    if (!error) {
+        error = index_find(store->index, &r.base, false, &base);
+        if (!error && base.location & LOC_DELTA) {
+            error = EBADMSG;
+        }
+    }
+    return error;
+}
+
+/* Enters a record that a scan or footer showed.  Bases come before what
+ * depends on them. */
 static int
 store_recover_cb__(void *store_, const struct segment *seg, uint32_t offset,
                    uint32_t location, const struct store_id *id)
@@ -264,9 +287,17 @@ store_recover_cb__(void *store_, const struct segment *seg, uint32_t offset,
     struct index_entry entry = {
         .id = *id, .pack = seg->pack, .offset = offset, .location = location};
 
-    return seg->class == STORE_CLASS_TRANSIENT
-               ? 0
-               : index_insert(store->index, &entry);
+    if (seg->class == STORE_CLASS_TRANSIENT) {
+        return 0;
+    }
+    if (location & LOC_DELTA) {
+        int error = store_recover_base__(store, &entry);
+
+        if (error) {
+            return error == ENOENT || error == EBADMSG ? 0 : error;
+        }
+    }
+    return index_insert(store->index, &entry);
 }
 
 /* Scans all segments that the index does not cover. */
@@ -359,6 +390,9 @@ store_open_parts__(struct store *store, const struct store_options *o)
     if (!error && !read_only) {
         /* The incarnation must be known before a record bears it. */
         error = superblock_write(store->files, store->sb_file, &store->sb);
+        /* That was the slot that is not the newest: a damaged one is whole
+         * again. */
+        store->sb_n_bad = 0;
     }
     return error;
 }

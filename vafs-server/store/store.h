@@ -322,13 +322,12 @@ struct journal *store_journal(struct store *);
 /* Checking and looking. */
 
 enum store_problem {
-    STORE_BAD_SEGMENT,    /* a segment's header is damaged or missing */
-    STORE_BAD_RECORD,     /* a record's header or blocks fail their checksum */
-    STORE_BAD_CONTENT,    /* content does not have the name it is stored by */
-    STORE_BAD_BASE,       /* a delta's base is absent, damaged or a delta */
-    STORE_BAD_FOOTER,     /* footer disagrees with the records */
-    STORE_BAD_INDEX,      /* index misses an object or points elsewhere */
-    STORE_BAD_SUPERBLOCK, /* one slot is damaged */
+    STORE_BAD_SEGMENT, /* a segment's header is damaged or missing */
+    STORE_BAD_RECORD,  /* a record's header or blocks fail their checksum */
+    STORE_BAD_CONTENT, /* content does not have the name it is stored by */
+    STORE_BAD_BASE,    /* a delta's base is absent, damaged or a delta */
+    STORE_BAD_FOOTER,  /* footer disagrees with the records */
+    STORE_BAD_INDEX,   /* index misses an object or points elsewhere */
 };
 
 struct store_error {
