@@ -84,6 +84,12 @@ struct file_setattr {
     int64_t mtime;
 };
 
+/* Makes the calling thread's calls fail with EAGAIN, before anything is
+ * changed, instead of waiting for the disk, for room or for somebody who does.
+ * A caller with one loop repeats such a call in another thread.  Not for
+ * file_fsync(), branch_syncfs() and what is in branch.h: those always wait. */
+void file_set_nowait(bool);
+
 /* Handles. */
 
 /* The root directory of 'branch'. */
@@ -121,6 +127,12 @@ int file_parent(struct file *, struct file **ret_dir) NODISCARD;
  * NUL-terminated, into 'buf'.  ENOENT: it has no name.  ERANGE: 'size' is too
  * small. */
 int file_path(struct file *, char *buf, size_t size) NODISCARD;
+
+/* The directory and name of (one of) the names of 'file', for operations that
+ * know it by handle only.  '*ret_len' is the length of 'name', which is not
+ * NUL-terminated.  ENOENT: it has no name; EBUSY: it is the root. */
+int file_name(struct file *, struct file **ret_dir,
+              char name[FILE_NAME_MAX], size_t *ret_len) NODISCARD;
 
 /* Makes a regular file.  EEXIST.  'mode' is used as is (no umask).  The
  * group is 'cred->gid', or that of 'dir' if it has S_ISGID.  'ret_file' may be
