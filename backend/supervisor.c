@@ -555,7 +555,7 @@ mark_all_dirty(struct supervisor *sup)
 }
 
 static void
-supervisor_on_xenstore(uint32_t events UNUSED, void *sup_)
+take_events(void *sup_)
 {
     struct supervisor *sup = sup_;
     bool rescan = false;
@@ -585,6 +585,16 @@ supervisor_on_xenstore(uint32_t events UNUSED, void *sup_)
         store_scan(sup, device_found);
     }
     run_dirty(sup);
+    if (!error) {
+        /* libxenstore does not promise that its descriptor stays readable. */
+        loop_timer_set_abs(sup->loop, &sup->more_events, 1);
+    }
+}
+
+static void
+supervisor_on_xenstore(uint32_t events UNUSED, void *sup)
+{
+    take_events(sup);
 }
 
 /* ## Start and end ## */
@@ -602,6 +612,7 @@ supervisor_create(struct loop *loop, const struct supervisor_options *options,
     sup->options = options;
     sup->loop = loop;
     list_init(&sup->guests);
+    loop_timer_init(&sup->more_events, take_events, sup);
     error = hv_open(options->hv_spec, HV_STORE, &sup->hv);
     if (error) {
         vlog_err("cannot open hypervisor \"%s\": %s", options->hv_spec,
@@ -663,6 +674,7 @@ supervisor_destroy(struct supervisor *sup)
         guest_free(guest);
     }
     ctl_server_destroy(sup->ctl);
+    loop_timer_cancel(&sup->more_events);
     if (sup->xs_handle) {
         loop_del_fd(sup->loop, sup->xs_handle);
     }

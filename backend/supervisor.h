@@ -104,6 +104,7 @@ struct supervisor {
     struct hv *hv;
     uint16_t domid;
     struct loop_fd *xs_handle;
+    struct loop_timer more_events; /* The budget was not enough. */
     struct list guests;
     uint32_t last_generation, last_seq;
     bool is_broken; /* xenstore is lost: end. */
