@@ -6,4 +6,8 @@ $(call unit,test-ninep-lock,tests/unit/test-ninep-lock.c \
 # Drivers of tests/local/vafs-* and of benchmarks, beside the programs that
 # they test.
 $(call program,vafs-posix,tests/local/vafs-posix.c,ninep lift,-ljansson)
+$(call program,vafs-kill,tests/local/vafs-kill.c,ninep lift,-ljansson)
 $(call program,bench-9p,tools/bench-9p.c,ninep lift,-ljansson)
+# The server over files in memory, for tests without an engine.
+$(call program,vafs-fake,tests/peers/vafs-fake.c tests/unit/fake-branch.c,\
+	vafs-ninep vafs-view ninep lift,-ljansson)

@@ -58,7 +58,7 @@ struct fid_table {
 
 /* A session's fids are bounded; EMFILE beyond.  Linux keeps one for each name
  * in its directory cache. */
-#define FID_MAX (1u << 20)
+#define FID_MAX (1u << 19)
 
 /* Bytes that a session's fids may hold for values of extended attributes;
  * ENOMEM beyond.  A client has one or two such fids at a time. */

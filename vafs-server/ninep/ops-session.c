@@ -135,7 +135,7 @@ attach_exec(struct request *req)
     int error;
 
     error = view_name_parse(aname.s, aname.len, &name, &reason);
-    if (!error) {
+    if (!error && s->is_guest) {
         error = view_name_narrow(&s->bound, &name, &name, &reason);
     }
     if (!error) {

@@ -305,12 +305,14 @@ execute(struct request *req, const uint8_t *buf, size_t size, uint8_t **owned)
         file_set_nowait(false);
         if (error == EAGAIN) {
             COVERAGE_INC(ninep_would_wait);
-            req->out = NULL;
-            if (!to_pool(req, buf, size, owned)) {
-                return;
-            }
-            if (!req->out) {
-                use_scratch(req);
+            if (!req->owns_out) { /* Else the pool is out of order. */
+                req->out = NULL;
+                if (!to_pool(req, buf, size, owned)) {
+                    return;
+                }
+                if (!req->out) {
+                    use_scratch(req);
+                }
             }
             error = op->exec(req);
         }

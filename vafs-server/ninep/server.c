@@ -32,6 +32,7 @@ struct listener {
     struct server *server;
     int fd;
     struct loop_fd *loop_fd;
+    struct loop_timer timer; /* Out of descriptors: accepts again then. */
     bool is_guest;
     bool is_tcp;
 };
@@ -79,6 +80,7 @@ static void
 listener_destroy(struct listener *l)
 {
     list_remove(&l->link);
+    loop_timer_cancel(&l->timer);
     loop_del_fd(l->server->loop, l->loop_fd);
     close(l->fd);
     free(l);
@@ -123,6 +125,14 @@ is_trusted(int fd)
 }
 
 static void
+accept_again_cb(void *l_)
+{
+    struct listener *l = l_;
+
+    loop_mod_fd(l->server->loop, l->loop_fd, EPOLLIN);
+}
+
+static void
 accept_cb(uint32_t events UNUSED, void *l_)
 {
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(10, 10);
@@ -136,6 +146,8 @@ accept_cb(uint32_t events UNUSED, void *l_)
         if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {
             vlog_warn_rl(&rl, "cannot accept a connection: %s",
                          strerror(errno));
+            loop_mod_fd(server->loop, l->loop_fd, 0);
+            loop_timer_set_ms(server->loop, &l->timer, 200);
         }
         return;
     }
@@ -162,6 +174,7 @@ add_listener(struct server *server, int fd, bool is_guest, bool is_tcp)
     if (l) {
         list_init(&l->link);
         l->server = server;
+        loop_timer_init(&l->timer, accept_again_cb, l);
         l->fd = fd;
         l->is_guest = is_guest;
         l->is_tcp = is_tcp;

@@ -108,7 +108,7 @@ struct session {
     const char *why_dead;
     uid_t peer_uid; /* Plain sessions. */
     struct guest_hello hello;
-    struct view_name bound; /* What attaches are narrowed to. */
+    struct view_name bound; /* Guests: what attaches are narrowed to. */
     char name[64];          /* For log lines. */
     uint32_t msize;
     struct fid_table fids;
