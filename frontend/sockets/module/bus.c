@@ -34,8 +34,8 @@
 
 #include "xenlift_sock.h"
 
-#define CLOSE_WAIT_MS 2000	/* for the backend, when the module leaves */
-#define INIT_WAIT_MS 3000	/* for the first connection, when it comes */
+#define CLOSE_WAIT_MS 2000 /* for the backend, when the module leaves */
+#define INIT_WAIT_MS 3000 /* for the first connection, when it comes */
 
 enum bus_phase { BUS_DOWN, BUS_OFFERED, BUS_UP };
 
@@ -48,7 +48,7 @@ static struct {
 	grant_ref_t ref;
 	evtchn_port_t evtchn;
 	int irq;
-	const char *why;	/* of a reset */
+	const char *why; /* of a reset */
 	struct work_struct reset;
 } bus = {
 	.lock = __MUTEX_INITIALIZER(bus.lock),
@@ -239,8 +239,9 @@ static void bus_up(struct xenbus_device *dev)
 	xl_count(XL_N_RECONNECT);
 	xl_listener_kick_all();
 	wake_up_all(&xl.changed);
-	dev_info(&dev->dev, "connected, rings up to %u KiB%s%s\n", 4U << xl.max_order,
-		 xl.quiet ? ", quiet" : "", xl.half_close ? ", half close" : "");
+	dev_info(&dev->dev, "connected, rings up to %u KiB%s%s\n",
+		 4U << xl.max_order, xl.quiet ? ", quiet" : "",
+		 xl.half_close ? ", half close" : "");
 }
 
 /* Ends everything that lives on the present backend. */
@@ -271,7 +272,7 @@ static void bus_changed(struct xenbus_device *dev, enum xenbus_state back)
 	switch (back) {
 	case XenbusStateInitWait:
 		if (bus.phase == BUS_UP)
-			bus_down(dev);	/* Started again behind our back. */
+			bus_down(dev); /* Started again behind our back. */
 		if (bus.phase == BUS_DOWN)
 			bus_offer(dev);
 		break;
@@ -325,7 +326,7 @@ static int bus_probe(struct xenbus_device *dev,
 	down_write(&xl.device);
 	spin_lock_irq(&xl.lock);
 	if (xl.xdev)
-		err = -EBUSY;	/* One device, says the specification. */
+		err = -EBUSY; /* One device, says the specification. */
 	else
 		xl.xdev = dev;
 	spin_unlock_irq(&xl.lock);
@@ -370,7 +371,7 @@ static void bus_remove(struct xenbus_device *dev)
 	xl.xdev = NULL;
 	spin_unlock_irq(&xl.lock);
 	up_write(&xl.device);
-	xl_cmd_stop(-ENETUNREACH);	/* who waited for a reconnection */
+	xl_cmd_stop(-ENETUNREACH); /* who waited for a reconnection */
 	xenbus_switch_state(dev, XenbusStateClosed);
 }
 
@@ -386,8 +387,8 @@ static int bus_resume(struct xenbus_device *dev)
 }
 
 static const struct xenbus_device_id bus_ids[] = {
-	{ "pvcalls" },
-	{ "" },
+	{"pvcalls"},
+	{""},
 };
 
 static struct xenbus_driver bus_driver = {
@@ -442,8 +443,8 @@ void xl_bus_exit(void)
 	if (xen_domain())
 		xenbus_unregister_driver(&bus_driver);
 	xl_conn_drop_idle();
-	wait_event(xl.changed, !READ_ONCE(xl.n_conns) &&
-			       !READ_ONCE(xl.n_listeners));
+	wait_event(xl.changed,
+		   !READ_ONCE(xl.n_conns) && !READ_ONCE(xl.n_listeners));
 	cancel_work_sync(&bus.reset);
 	destroy_workqueue(xl.wq);
 }

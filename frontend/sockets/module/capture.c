@@ -37,7 +37,7 @@
 #include "xenlift_sock.h"
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
-#define XL_ACCEPT_ARG 1		/* accept() takes struct proto_accept_arg */
+#define XL_ACCEPT_ARG 1 /* accept() takes struct proto_accept_arg */
 #endif
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
 #define XL_SENDPAGE 1
@@ -263,7 +263,7 @@ static int xl_op_accept(struct socket *sock, struct socket *newsock,
 static int xl_op_accept(struct socket *sock, struct socket *newsock, int flags,
 			bool kern)
 {
-	struct xl_accept_arg arg = { .flags = flags, .kern = kern };
+	struct xl_accept_arg arg = {.flags = flags, .kern = kern};
 	int err;
 
 	xl_enter();
@@ -294,8 +294,7 @@ static __poll_t xl_op_poll(struct file *file, struct socket *sock,
 	return mask;
 }
 
-static int xl_op_ioctl(struct socket *sock, unsigned int cmd,
-		       unsigned long arg)
+static int xl_op_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 {
 	struct xl_sock *xs;
 	int n, err;
@@ -380,11 +379,11 @@ static int xl_op_getsockopt(struct socket *sock, int level, int optname,
 	if (!err && xs && level == IPPROTO_TCP && optname == TCP_INFO &&
 	    xl_sock_state(xs) == XL_CONNECTED && !get_user(len, optlen) &&
 	    len > 0)
-		err = put_user(sock->sk->sk_shutdown == SHUTDOWN_MASK ?
-			       TCP_CLOSE :
-			       sock->sk->sk_shutdown & RCV_SHUTDOWN ?
-			       TCP_CLOSE_WAIT : TCP_ESTABLISHED,
-			       (u8 __user *)optval);
+		err = put_user(
+			sock->sk->sk_shutdown == SHUTDOWN_MASK ? TCP_CLOSE :
+			sock->sk->sk_shutdown & RCV_SHUTDOWN ? TCP_CLOSE_WAIT :
+							       TCP_ESTABLISHED,
+			(u8 __user *)optval);
 out:
 	xl_leave();
 	return err;
@@ -508,7 +507,7 @@ static int xl_missed_get(char *buf, const struct kernel_param *kp)
 	return scnprintf(buf, PAGE_SIZE, "%lu\n", xl_kprobe.nmissed);
 }
 
-static const struct kernel_param_ops xl_missed_ops = { .get = xl_missed_get };
+static const struct kernel_param_ops xl_missed_ops = {.get = xl_missed_get};
 module_param_cb(missed, &xl_missed_ops, NULL, 0444);
 MODULE_PARM_DESC(missed, "read only: sockets that the probe missed; must be 0");
 

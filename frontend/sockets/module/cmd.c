@@ -14,7 +14,10 @@
  *                line; POLLs come back after a quarter of a second, which
  *                makes the line a rotation.
  *   XL_CONNECTS  CONNECT.  Must leave RESERVE_SHORT slots free.  If they wait,
- *                parked commands are held to PARKED_MIN.
+ *                parked commands are held to PARKED_MIN, and a CONNECT that is
+ *                EVICT_AFTER old is given up (RELEASE) with ETIMEDOUT: dozens
+ *                of addresses that do not answer must not stop all others for
+ *                the minutes that TCP tries.
  *   XL_SHORT     everything else: answered at once, takes any slot.
  *
  * A request id is a slot number and that slot's generation: ids of late
@@ -25,6 +28,7 @@
  * waits for the answer of that one: if SOCKET fails, so does what follows.
  */
 #include <linux/completion.h>
+#include <linux/ktime.h>
 #include <linux/slab.h>
 
 #include "xenlift_sock.h"
@@ -32,19 +36,22 @@
 #define RESERVE_SHORT 4
 #define RESERVE_CONNECT 4
 #define PARKED_MIN 4
+#define EVICT_AFTER (10 * HZ)
 
 struct xl_slot {
-	struct xl_cmd *cmd;	/* NULL for SOCKET */
+	struct xl_cmd *cmd; /* NULL for SOCKET */
 	u64 id;
 	u32 gen;
 	u32 kind;
 	enum xl_class class;
 	bool busy;
+	bool evicted; /* a CONNECT that was given up */
+	unsigned long since;
 };
 
 /* All under xl.lock. */
 static struct {
-	struct pvcalls_sring *ring;	/* NULL: not connected */
+	struct pvcalls_sring *ring; /* NULL: not connected */
 	u32 req_prod;
 	u32 req_pushed;
 	u32 rsp_cons;
@@ -57,6 +64,8 @@ static struct {
 
 static void xl_cmd_expire(struct work_struct *work);
 static DECLARE_DELAYED_WORK(xl_cmd_expiry, xl_cmd_expire);
+static void xl_cmd_evict(struct work_struct *work);
+static DECLARE_DELAYED_WORK(xl_cmd_eviction, xl_cmd_evict);
 
 /* A socket id that was never used before: an answer to an old one is known. */
 u64 xl_cmd_new_id(void)
@@ -72,7 +81,7 @@ u64 xl_cmd_new_id(void)
 
 static u64 xl_cmd_id(const struct pvcalls_request *req)
 {
-	return req->u.poll.id;	/* the same place in all commands */
+	return req->u.poll.id; /* the same place in all commands */
 }
 
 static void xl_cmd_put(struct pvcalls_request *req, struct xl_cmd *cmd,
@@ -82,7 +91,7 @@ static void xl_cmd_put(struct pvcalls_request *req, struct xl_cmd *cmd,
 	struct xl_slot *slot;
 
 	while (ring.slot[i].busy)
-		i++;	/* callers checked that one is free */
+		i++; /* callers checked that one is free */
 	slot = &ring.slot[i];
 	slot->cmd = cmd;
 	slot->gen++;
@@ -90,6 +99,8 @@ static void xl_cmd_put(struct pvcalls_request *req, struct xl_cmd *cmd,
 	slot->id = xl_cmd_id(req);
 	slot->class = class;
 	slot->busy = true;
+	slot->evicted = false;
+	slot->since = jiffies;
 	ring.n_busy++;
 	ring.n_class[class]++;
 	req->req_id = slot->gen * PVCALLS_N_SLOTS + i;
@@ -120,7 +131,7 @@ static bool xl_cmd_fits(const struct xl_cmd *cmd)
 static void xl_cmd_push(struct xl_cmd *cmd)
 {
 	if (cmd->announce) {
-		struct pvcalls_request socket = { .cmd = PVCALLS_SOCKET };
+		struct pvcalls_request socket = {.cmd = PVCALLS_SOCKET};
 
 		socket.u.socket.id = xl_cmd_id(&cmd->req);
 		socket.u.socket.domain = AF_INET;
@@ -134,7 +145,9 @@ static void xl_cmd_push(struct xl_cmd *cmd)
 static bool xl_cmd_pump_locked(void)
 {
 	static const enum xl_class order[] = {
-		XL_SHORT, XL_CONNECTS, XL_PARKED,
+		XL_SHORT,
+		XL_CONNECTS,
+		XL_PARKED,
 	};
 	unsigned int i;
 	u32 old = ring.req_pushed;
@@ -145,12 +158,15 @@ static bool xl_cmd_pump_locked(void)
 		struct list_head *queue = &ring.queue[order[i]];
 
 		while (!list_empty(queue)) {
-			struct xl_cmd *cmd = list_first_entry(queue,
-							      struct xl_cmd,
-							      node);
+			struct xl_cmd *cmd =
+				list_first_entry(queue, struct xl_cmd, node);
 
-			if (!xl_cmd_fits(cmd))
+			if (!xl_cmd_fits(cmd)) {
+				if (cmd->class == XL_CONNECTS)
+					queue_delayed_work(
+						xl.wq, &xl_cmd_eviction, HZ);
 				break;
+			}
 			list_del_init(&cmd->node);
 			cmd->queued = false;
 			xl_cmd_push(cmd);
@@ -165,14 +181,32 @@ static bool xl_cmd_pump_locked(void)
 				ring.req_prod, old);
 }
 
-void xl_cmd_pump(void)
+/* CONNECTs wait for a slot: gives up the one that has been tried longest. */
+static void xl_cmd_evict(struct work_struct *work)
 {
-	unsigned long flags;
+	struct pvcalls_request req = {.cmd = PVCALLS_RELEASE};
+	struct xl_slot *slot, *oldest = NULL;
 
-	spin_lock_irqsave(&xl.lock, flags);
+	spin_lock_irq(&xl.lock);
+	if (!ring.ring || list_empty(&ring.queue[XL_CONNECTS]))
+		goto out;
+	queue_delayed_work(xl.wq, &xl_cmd_eviction, HZ);
+	for (slot = ring.slot; slot < ring.slot + PVCALLS_N_SLOTS; slot++) {
+		if (slot->busy && slot->class == XL_CONNECTS &&
+		    !slot->evicted &&
+		    (!oldest || time_before(slot->since, oldest->since)))
+			oldest = slot;
+	}
+	if (!oldest || ring.n_busy == PVCALLS_N_SLOTS ||
+	    time_before(jiffies, oldest->since + EVICT_AFTER))
+		goto out;
+	oldest->evicted = true;
+	req.u.release.id = oldest->id;
+	xl_cmd_put(&req, NULL, XL_SHORT);
 	if (xl_cmd_pump_locked())
 		xl_bus_notify();
-	spin_unlock_irqrestore(&xl.lock, flags);
+out:
+	spin_unlock_irq(&xl.lock);
 }
 
 /*
@@ -271,9 +305,8 @@ static const char *xl_cmd_take(const struct pvcalls_response *rsp,
 {
 	struct xl_slot *slot = &ring.slot[rsp->req_id % PVCALLS_N_SLOTS];
 
-	if (!slot->busy ||
-	    rsp->req_id != (u32)(slot->gen * PVCALLS_N_SLOTS +
-				 (slot - ring.slot)))
+	if (!slot->busy || rsp->req_id != (u32)(slot->gen * PVCALLS_N_SLOTS +
+						(slot - ring.slot)))
 		return "answer to no request";
 	if (rsp->cmd != slot->kind)
 		return "answer to another command";
@@ -284,6 +317,8 @@ static const char *xl_cmd_take(const struct pvcalls_response *rsp,
 	ring.n_class[slot->class]--;
 	if (slot->cmd) {
 		slot->cmd->ret = xl_cmd_errno(rsp->ret);
+		if (slot->evicted && slot->cmd->ret)
+			slot->cmd->ret = -ETIMEDOUT;
 		list_add_tail(&slot->cmd->node, done);
 	}
 	return NULL;
@@ -332,7 +367,7 @@ bool xl_cmd_process(void)
 	}
 	if (why) {
 		xl_count(XL_N_BAD_RESPONSE);
-		ring.ring = NULL;	/* Not another look at it. */
+		ring.ring = NULL; /* Not another look at it. */
 	} else if (any && xl_cmd_pump_locked()) {
 		xl_bus_notify();
 	}
@@ -396,8 +431,10 @@ void xl_cmd_stop(int error)
 	spin_unlock(&xl.lock);
 	xl_cmd_finish(&done);
 	local_irq_restore(flags);
-	if (!xl.xdev)
+	if (!xl.xdev) {
 		cancel_delayed_work_sync(&xl_cmd_expiry);
+		cancel_delayed_work_sync(&xl_cmd_eviction);
+	}
 }
 
 /* --- commands that nobody embeds ------------------------------------------ */
@@ -431,6 +468,7 @@ int xl_cmd_call(const struct pvcalls_request *req, bool announce)
 {
 	struct xl_call *call = kzalloc(sizeof(*call), GFP_KERNEL);
 	long left;
+	u64 end;
 	int err;
 
 	if (!call)
@@ -442,6 +480,11 @@ int xl_cmd_call(const struct pvcalls_request *req, bool announce)
 	init_completion(&call->complete);
 	refcount_set(&call->ref, 2);
 	xl_cmd_submit(&call->cmd);
+	end = ktime_get_ns() + xl_spin_limit_ns();
+	while (!completion_done(&call->complete) && ktime_get_ns() < end) {
+		xl_cmd_process();
+		cpu_relax();
+	}
 	left = wait_for_completion_killable_timeout(&call->complete, 30 * HZ);
 	if (left > 0)
 		err = call->cmd.ret;
@@ -462,7 +505,7 @@ void xl_cmd_release_id(u64 id)
 	struct xl_cmd *cmd = kzalloc(sizeof(*cmd), GFP_ATOMIC);
 
 	if (!cmd)
-		return;	/* The backend forgets it with the device. */
+		return; /* The backend forgets it with the device. */
 	cmd->req.cmd = PVCALLS_RELEASE;
 	cmd->req.u.release.id = id;
 	cmd->class = XL_SHORT;

@@ -102,8 +102,7 @@ static void xl_conn_free_ring(struct xl_conn *conn)
 		/* Ends the grant now or, if it is mapped still, later; the
 		 * page goes with it. */
 		if (conn->gref && conn->gref[i] != INVALID_GRANT_REF)
-			gnttab_end_foreign_access(conn->gref[i],
-						  conn->page[i]);
+			gnttab_end_foreign_access(conn->gref[i], conn->page[i]);
 		else
 			__free_page(conn->page[i]);
 	}
@@ -117,10 +116,10 @@ static int xl_conn_alloc_pages(struct xl_conn *conn, domid_t domid)
 	unsigned int i;
 	int ref;
 
-	conn->page = kcalloc(conn->n_pages + 1, sizeof(*conn->page),
-			     GFP_KERNEL);
-	conn->gref = kcalloc(conn->n_pages + 1, sizeof(*conn->gref),
-			     GFP_KERNEL);
+	conn->page =
+		kcalloc(conn->n_pages + 1, sizeof(*conn->page), GFP_KERNEL);
+	conn->gref =
+		kcalloc(conn->n_pages + 1, sizeof(*conn->gref), GFP_KERNEL);
 	if (!conn->page || !conn->gref)
 		return -ENOMEM;
 	for (i = 0; i <= conn->n_pages; i++)
@@ -131,9 +130,8 @@ static int xl_conn_alloc_pages(struct xl_conn *conn, domid_t domid)
 					   __GFP_NOWARN | __GFP_RETRY_MAYFAIL);
 		if (!conn->page[i])
 			return -ENOMEM;
-		ref = gnttab_grant_foreign_access(domid,
-						  xen_page_to_gfn(conn->page[i]),
-						  0);
+		ref = gnttab_grant_foreign_access(
+			domid, xen_page_to_gfn(conn->page[i]), 0);
 		if (ref < 0)
 			return ref;
 		conn->gref[i] = ref;
@@ -281,14 +279,14 @@ struct xl_conn *xl_conn_get_ring(void)
 		xl_count(XL_N_RING_REUSED);
 	} else {
 		down_read(&xl.device);
-		conn = xl.xdev ? xl_conn_new(order, xl.xdev->otherend_id)
-			       : ERR_PTR(-ENETUNREACH);
+		conn = xl.xdev ? xl_conn_new(order, xl.xdev->otherend_id) :
+				 ERR_PTR(-ENETUNREACH);
 		up_read(&xl.device);
 		if (conn == ERR_PTR(-ENETUNREACH))
 			return conn;
 		if (IS_ERR(conn))
 			return PTR_ERR(conn) == -ENOMEM ? conn :
-			       ERR_PTR(-ENOBUFS);
+							  ERR_PTR(-ENOBUFS);
 		conn->epoch = epoch;
 		spin_lock_irqsave(&xl.lock, flags);
 		list_add(&conn->all, &xl.conns);
@@ -313,8 +311,8 @@ void xl_conn_kill(struct xl_conn *conn, const char *why)
 	WRITE_ONCE(conn->dead, true);
 	if (why) {
 		xl_count(XL_N_BAD_INDEX);
-		pr_warn_ratelimited("xenlift_sock: socket %llu: %s\n",
-				    conn->id, why);
+		pr_warn_ratelimited("xenlift_sock: socket %llu: %s\n", conn->id,
+				    why);
 	}
 }
 
@@ -459,7 +457,7 @@ static bool xl_conn_abort(struct xl_conn *conn)
 
 	if (xl_cmd_cancel(&conn->cmd)) {
 		conn->cmd_busy = false;
-		xl_conn_put(conn);	/* the command's */
+		xl_conn_put(conn); /* the command's */
 		xl_conn_retire(conn, true);
 		return true;
 	}
@@ -485,9 +483,9 @@ static void xl_conn_release(struct xl_conn *conn)
 	memset(&conn->cmd.req, 0, sizeof(conn->cmd.req));
 	conn->cmd.req.cmd = PVCALLS_RELEASE;
 	conn->cmd.req.u.release.id = conn->id;
-	conn->cmd.req.u.release.reuse =
-		READ_ONCE(xl.n_idle) < READ_ONCE(xl_idle_rings) &&
-		!READ_ONCE(conn->dead);
+	conn->cmd.req.u.release.reuse = READ_ONCE(xl.n_idle) <
+						READ_ONCE(xl_idle_rings) &&
+					!READ_ONCE(conn->dead);
 	conn->cmd.class = XL_SHORT;
 	conn->cmd.announce = false;
 	conn->cmd.done = xl_conn_released;
@@ -503,8 +501,8 @@ static bool xl_conn_drained(struct xl_conn *conn)
 
 static void xl_conn_drain(struct work_struct *work)
 {
-	struct xl_conn *conn = container_of(to_delayed_work(work),
-					    struct xl_conn, drain);
+	struct xl_conn *conn =
+		container_of(to_delayed_work(work), struct xl_conn, drain);
 
 	if (!xl_conn_drained(conn)) {
 		if (time_before(jiffies, conn->drain_until)) {
@@ -560,12 +558,16 @@ void xl_conn_kill_all(void)
 
 	spin_lock_irqsave(&xl.lock, flags);
 	list_for_each_entry(conn, &xl.conns, all) {
+		/* A CONNECT that was not sent yet is for the next backend. */
+		if (conn->cmd_busy && conn->cmd.queued)
+			continue;
 		xl_conn_kill(conn, NULL);
 		spin_lock(&conn->lock);
 		if (conn->xs) {
 			xl_conn_check(conn, conn->xs->sk);
 			xl_wake(conn->xs, EPOLLIN | EPOLLOUT | EPOLLRDNORM |
-					  EPOLLWRNORM | EPOLLERR | EPOLLHUP);
+						  EPOLLWRNORM | EPOLLERR |
+						  EPOLLHUP);
 		}
 		spin_unlock(&conn->lock);
 	}

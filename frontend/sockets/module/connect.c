@@ -28,8 +28,8 @@ enum xl_side xl_side_of(struct net *net, __be32 addr)
 	    !xl_bus_present())
 		return XL_SIDE_LOCAL;
 	/* Own addresses, and broadcast addresses of own networks. */
-	return inet_addr_type(net, addr) == RTN_UNICAST ? XL_SIDE_REMOTE
-							: XL_SIDE_LOCAL;
+	return inet_addr_type(net, addr) == RTN_UNICAST ? XL_SIDE_REMOTE :
+							  XL_SIDE_LOCAL;
 }
 
 /* The answer to a CONNECT.  Interrupts are off. */
@@ -53,15 +53,16 @@ static void xl_connect_done(struct xl_cmd *cmd)
 			xl_sock_set_state(xs, XL_CONNECTED);
 		}
 		xl_wake(xs, EPOLLOUT | EPOLLWRNORM |
-			    (ret ? EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLHUP
-				 : 0));
+				    (ret ? EPOLLIN | EPOLLRDNORM | EPOLLERR |
+						     EPOLLHUP :
+					   0));
 	}
 	spin_unlock(&conn->lock);
 	/* Closed meanwhile, and it stands nevertheless: end it. */
 	if (aborted && !ret)
 		xl_conn_close(conn, true);
 	else
-		xl_conn_put(conn);	/* the command's reference */
+		xl_conn_put(conn); /* the command's reference */
 }
 
 static int xl_connect_start(struct xl_sock *xs, const struct sockaddr_in *sin)
@@ -153,8 +154,8 @@ static int xl_connect_lifted(struct xl_sock *xs, const struct sockaddr_in *sin,
 		break;
 	case XL_CONNECTED:
 	case XL_FAILED:
-		err = xs->sock->state == SS_CONNECTING ? xl_connect_finish(xs)
-						       : -EISCONN;
+		err = xs->sock->state == SS_CONNECTING ? xl_connect_finish(xs) :
+							 -EISCONN;
 		goto out;
 	default:
 		err = -EISCONN;
@@ -173,8 +174,8 @@ static int xl_connect_lifted(struct xl_sock *xs, const struct sockaddr_in *sin,
 		mutex_lock(&xs->op);
 	}
 	if (xl_sock_state(xs) == XL_CONNECTING)
-		err = signal_pending(current) ? sock_intr_errno(timeo)
-					      : -EINPROGRESS;
+		err = signal_pending(current) ? sock_intr_errno(timeo) :
+						-EINPROGRESS;
 	else if (xs->sock->state == SS_CONNECTING)
 		err = xl_connect_finish(xs);
 	else
@@ -219,7 +220,8 @@ int xl_connect(struct socket *sock, struct sockaddr *addr, int len, int flags)
 		if (len < sizeof(*sin) || addr->sa_family != AF_INET)
 			goto native;
 		remote = xl_side_of(sock_net(sk), sin->sin_addr.s_addr) ==
-			 XL_SIDE_REMOTE && sin->sin_port;
+				 XL_SIDE_REMOTE &&
+			 sin->sin_port;
 		if (!remote) {
 			if (xs)
 				xl_connect_go_local(xs);

@@ -41,27 +41,27 @@
 
 #define N_RESIDENT 8
 #define MAX_QUEUE 128
-#define RETRY (HZ)		/* after an error of the backend */
+#define RETRY (HZ) /* after an error of the backend */
 
 struct xl_listener {
-	struct list_head node;		/* xl.listeners */
+	struct list_head node; /* xl.listeners */
 	struct sockaddr_in addr;
 	struct delayed_work work;
 
-	struct mutex reg;		/* the next four */
+	struct mutex reg; /* the next four */
 	u64 id;
-	u32 epoch;			/* backend that knows 'id'; 0: none */
-	bool listening;			/* at that backend */
+	u32 epoch; /* backend that knows 'id'; 0: none */
+	bool listening; /* at that backend */
 	bool resident;
 
-	spinlock_t lock;		/* the rest */
-	struct xl_sock *xs;		/* NULL: closed */
-	int backlog;			/* < 0: bound only */
-	bool busy;			/* a command is under way */
-	bool ready;			/* POLL said so */
-	struct list_head queue;		/* connections, by ->node */
+	spinlock_t lock; /* the rest */
+	struct xl_sock *xs; /* NULL: closed */
+	int backlog; /* < 0: bound only */
+	bool busy; /* a command is under way */
+	bool ready; /* POLL said so */
+	struct list_head queue; /* connections, by ->node */
 	unsigned int n_queue;
-	struct xl_conn *spare;		/* ring for the next ACCEPT */
+	struct xl_conn *spare; /* ring for the next ACCEPT */
 	struct xl_cmd poll;
 };
 
@@ -214,7 +214,7 @@ static void xl_accept_done(struct xl_cmd *cmd)
 		xl_count(XL_N_ACCEPT);
 		xl_wake(l->xs, EPOLLIN | EPOLLRDNORM);
 	} else if (ret) {
-		l->spare = conn;	/* The ring was not used. */
+		l->spare = conn; /* The ring was not used. */
 	}
 	spin_unlock(&l->lock);
 	if (!ret && closed)
@@ -300,8 +300,8 @@ static void xl_listener_bury(struct xl_listener *l)
 /* Decides on the next command.  The only place that does. */
 static void xl_listener_work(struct work_struct *work)
 {
-	struct xl_listener *l = container_of(to_delayed_work(work),
-					     struct xl_listener, work);
+	struct xl_listener *l =
+		container_of(to_delayed_work(work), struct xl_listener, work);
 	bool closed, go, ready, busy;
 	int limit, err;
 
@@ -439,7 +439,7 @@ native:
 /* Under xs->op.  The first listen(). */
 static int xl_listen_start(struct xl_sock *xs, int backlog)
 {
-	struct sockaddr_in any = { .sin_family = AF_INET };
+	struct sockaddr_in any = {.sin_family = AF_INET};
 	struct sock *sk = xs->sk;
 	bool native = !xs->local.sin_addr.s_addr;
 	struct xl_listener *l;
@@ -509,7 +509,8 @@ int xl_listen(struct socket *sock, int backlog)
 	case XL_LISTENING:
 		WRITE_ONCE(xs->listener->backlog, clamp(backlog, 0, 4096));
 		err = inet_sk_state_load(sk) == TCP_LISTEN ?
-			      xl_native->listen(sock, backlog) : 0;
+			      xl_native->listen(sock, backlog) :
+			      0;
 		break;
 	case XL_LOCAL:
 		err = xl_native->listen(sock, backlog);
@@ -570,8 +571,8 @@ static int xl_accept_graft(struct xl_sock *xs, struct socket *newsock)
 	struct socket *tmp;
 	int err;
 
-	err = __sock_create(sock_net(parent), PF_INET, SOCK_STREAM,
-			    IPPROTO_TCP, &tmp, 0);
+	err = __sock_create(sock_net(parent), PF_INET, SOCK_STREAM, IPPROTO_TCP,
+			    &tmp, 0);
 	if (err)
 		return err;
 	sk = tmp->sk;
@@ -624,7 +625,8 @@ fail:
  */
 int xl_accept_lifted(struct xl_sock *xs, struct socket *newsock, int flags,
 		     int (*native)(struct socket *sock, struct socket *newsock,
-				   void *arg), void *arg)
+				   void *arg),
+		     void *arg)
 {
 	long timeo = sock_rcvtimeo(xs->sk, flags & O_NONBLOCK);
 	int err;

@@ -22,7 +22,7 @@
 
 #include "xenlift_sock.h"
 
-#define XL_SPIN_MAX_US 1000
+#define XL_SPIN_MAX_US 1000U
 
 /* Wakes who waits for 'mask'.  Any context. */
 void xl_wake(struct xl_sock *xs, __poll_t mask)
@@ -53,14 +53,22 @@ long xl_wait(struct xl_sock *xs, bool (*ready)(struct xl_sock *xs),
 	return timeout;
 }
 
+/* How long a wait may spin now; 0 if something else wants to run here. */
+u32 xl_spin_limit_ns(void)
+{
+	if (!single_task_running())
+		return 0;
+	return min(READ_ONCE(xl_spin_us), XL_SPIN_MAX_US) * 1000;
+}
+
 /* Looks for 'ready' for a short while.  Returns what it said last. */
 bool xl_spin(struct xl_sock *xs, bool (*ready)(struct xl_sock *xs))
 {
-	u32 limit = min(READ_ONCE(xl_spin_us), XL_SPIN_MAX_US) * 1000;
+	u32 limit = xl_spin_limit_ns();
 	struct xl_conn *conn = xs->conn;
 	u64 end;
 
-	if (!limit || !single_task_running())
+	if (!limit)
 		return ready(xs);
 	if (conn)
 		limit = min(limit, conn->spin_ns);

@@ -89,7 +89,8 @@ static int xl_await_connect(struct xl_sock *xs, long *timeo)
 		*timeo = xl_wait(xs, xl_connect_over, *timeo);
 		if (xl_sock_state(xs) == XL_CONNECTING)
 			return signal_pending(current) ?
-				       sock_intr_errno(*timeo) : -EAGAIN;
+				       sock_intr_errno(*timeo) :
+				       -EAGAIN;
 	}
 	if (xl_sock_state(xs) != XL_CONNECTED)
 		return sock_error(xs->sk) ?: -ENOTCONN;
@@ -113,7 +114,8 @@ int xl_sendmsg_lifted(struct xl_sock *xs, struct msghdr *msg, size_t len)
 	err = xl_await_connect(xs, &timeo);
 	if (err)
 		return err == -EAGAIN || err == -ERESTARTSYS || err == -EINTR ?
-			       err : sk_stream_error(sk, flags, -EPIPE);
+			       err :
+			       sk_stream_error(sk, flags, -EPIPE);
 	conn = xs->conn;
 
 	mutex_lock(&xs->tx);
@@ -127,7 +129,7 @@ int xl_sendmsg_lifted(struct xl_sock *xs, struct msghdr *msg, size_t len)
 			break;
 		space = xl_conn_space(conn);
 		if (space < 0)
-			continue;	/* Killed: the check above sees it. */
+			continue; /* Killed: the check above sees it. */
 		if (space > 0) {
 			u32 n = min3((size_t)space, msg_data_left(msg),
 				     (size_t)XL_CHUNK);
@@ -148,7 +150,8 @@ int xl_sendmsg_lifted(struct xl_sock *xs, struct msghdr *msg, size_t len)
 			timeo = xl_wait(xs, xl_tx_ready, timeo);
 			if (!xl_tx_ready(xs))
 				err = signal_pending(current) ?
-					      sock_intr_errno(timeo) : -EAGAIN;
+					      sock_intr_errno(timeo) :
+					      -EAGAIN;
 		}
 		mutex_lock(&xs->tx);
 		if (err)
@@ -192,8 +195,7 @@ static void xl_rx_consume(struct xl_conn *conn, u32 n)
  * Copies up to 'n' bytes, 'skip' bytes behind the first, to the program;
  * throws them away if 'msg' is NULL.  -EFAULT if not one could be copied.
  */
-static int xl_rx_copy(struct xl_conn *conn, struct msghdr *msg, u32 skip,
-		      u32 n)
+static int xl_rx_copy(struct xl_conn *conn, struct msghdr *msg, u32 skip, u32 n)
 {
 	u32 from = conn->in_cons + skip;
 	u32 ofs = ring_offset(from, conn->half);
@@ -295,7 +297,7 @@ int xl_recvmsg_lifted(struct xl_sock *xs, struct msghdr *msg, size_t len,
 			break;
 		}
 		if (avail < 0)
-			continue;	/* Killed: the check sees it. */
+			continue; /* Killed: the check sees it. */
 		mutex_unlock(&xs->rx);
 		err = xl_rx_wait(xs, &timeo, peek && copied);
 		mutex_lock(&xs->rx);
@@ -317,7 +319,7 @@ int xl_shutdown_lifted(struct xl_sock *xs, int how)
 	struct xl_conn *conn = xs->conn;
 	struct sock *sk = xs->sk;
 
-	how++;	/* SHUT_RD.. to RCV_SHUTDOWN | SEND_SHUTDOWN */
+	how++; /* SHUT_RD.. to RCV_SHUTDOWN | SEND_SHUTDOWN */
 	if ((how & ~SHUTDOWN_MASK) || !how)
 		return -EINVAL;
 	if (READ_ONCE(conn->reset))

@@ -88,22 +88,22 @@ extern unsigned int xl_wait_seconds;
 
 /* Counters, readable in /sys/module/xenlift_sock/parameters/counters. */
 enum xl_counter {
-	XL_N_CAPTURED,		/* sockets that got our proto_ops */
-	XL_N_LIFTED,		/* of these, became ours */
-	XL_N_GIVEN_BACK,	/* of these, went local */
-	XL_N_CONNECT,		/* CONNECT commands */
-	XL_N_ACCEPT,		/* connections that came by ACCEPT */
-	XL_N_RING_NEW,		/* data rings allocated and granted */
-	XL_N_RING_REUSED,	/* data rings taken from the idle list */
-	XL_N_SPIN_HIT,		/* spinning saved a sleep */
-	XL_N_SLEEP,		/* waits that slept */
-	XL_N_NOTIFY,		/* events sent for data */
-	XL_N_NOTIFY_SAVED,	/* events not sent, peer awake */
-	XL_N_EVENT,		/* events received for data */
-	XL_N_BAD_INDEX,		/* stream killed: impossible index */
-	XL_N_BAD_RESPONSE,	/* device reset: impossible response */
-	XL_N_RECONNECT,		/* device connected (again) */
-	XL_N_DRAIN_TIMEOUT,	/* unsent data given up at close */
+	XL_N_CAPTURED, /* sockets that got our proto_ops */
+	XL_N_LIFTED, /* of these, became ours */
+	XL_N_GIVEN_BACK, /* of these, went local */
+	XL_N_CONNECT, /* CONNECT commands */
+	XL_N_ACCEPT, /* connections that came by ACCEPT */
+	XL_N_RING_NEW, /* data rings allocated and granted */
+	XL_N_RING_REUSED, /* data rings taken from the idle list */
+	XL_N_SPIN_HIT, /* spinning saved a sleep */
+	XL_N_SLEEP, /* waits that slept */
+	XL_N_NOTIFY, /* events sent for data */
+	XL_N_NOTIFY_SAVED, /* events not sent, peer awake */
+	XL_N_EVENT, /* events received for data */
+	XL_N_BAD_INDEX, /* stream killed: impossible index */
+	XL_N_BAD_RESPONSE, /* device reset: impossible response */
+	XL_N_RECONNECT, /* device connected (again) */
+	XL_N_DRAIN_TIMEOUT, /* unsent data given up at close */
 	XL_N_COUNTERS
 };
 
@@ -124,8 +124,8 @@ struct xl_cmd {
 	struct list_head node;
 	struct pvcalls_request req;
 	enum xl_class class;
-	bool announce;		/* send SOCKET before it */
-	bool queued;		/* waits for a slot */
+	bool announce; /* send SOCKET before it */
+	bool queued; /* waits for a slot */
 	unsigned long submitted; /* jiffies */
 	int ret;
 	void (*done)(struct xl_cmd *cmd);
@@ -137,7 +137,6 @@ bool xl_cmd_cancel(struct xl_cmd *cmd);
 int xl_cmd_call(const struct pvcalls_request *req, bool announce);
 void xl_cmd_release_id(u64 id);
 bool xl_cmd_process(void);
-void xl_cmd_pump(void);
 void xl_cmd_start(struct pvcalls_sring *ring);
 void xl_cmd_stop(int error);
 void xl_cmd_init(void);
@@ -147,23 +146,23 @@ void xl_cmd_init(void);
 /* The one PV Calls device of the guest, and all that hangs on it. */
 struct xl_device {
 	spinlock_t lock;
-	struct rw_semaphore device;	/* read: 'xdev' does not go away */
-	struct xenbus_device *xdev;	/* NULL: no device; also under 'lock' */
+	struct rw_semaphore device; /* read: 'xdev' does not go away */
+	struct xenbus_device *xdev; /* NULL: no device; also under 'lock' */
 	bool connected;
-	bool quiet;		/* feature-quiet on both sides */
-	bool half_close;	/* feature-half-close on both sides */
+	bool quiet; /* feature-quiet on both sides */
+	bool half_close; /* feature-half-close on both sides */
 	unsigned int max_order;
-	u32 epoch;		/* counts connections to a backend */
+	u32 epoch; /* counts connections to a backend */
 	unsigned int irq;
-	struct list_head conns;		/* all xl_conn, by ->all */
-	struct list_head idle;		/* idle rings, by ->node */
+	struct list_head conns; /* all xl_conn, by ->all */
+	struct list_head idle; /* idle rings, by ->node */
 	unsigned int n_idle;
 	unsigned int n_conns;
 	struct mutex table;
-	struct list_head listeners;	/* by ->node, under 'table' */
-	unsigned int n_listeners;	/* with those being buried */
+	struct list_head listeners; /* by ->node, under 'table' */
+	unsigned int n_listeners; /* with those being buried */
 	unsigned int n_resident;
-	wait_queue_head_t changed;	/* state or counts changed */
+	wait_queue_head_t changed; /* state or counts changed */
 	struct workqueue_struct *wq;
 };
 
@@ -179,15 +178,15 @@ void xl_bus_fatal(const char *why);
 
 struct xl_conn {
 	struct kref ref;
-	struct list_head all;	/* xl.conns */
-	struct list_head node;	/* xl.idle or listener->queue */
+	struct list_head all; /* xl.conns */
+	struct list_head node; /* xl.idle or listener->queue */
 	u64 id;
 	u32 epoch;
 
 	/* Geometry: fixed when the ring is made, never read back. */
 	unsigned int order;
 	u32 half;
-	unsigned int n_pages;	/* data pages; page[n_pages] holds indexes */
+	unsigned int n_pages; /* data pages; page[n_pages] holds indexes */
 	struct page **page;
 	grant_ref_t *gref;
 	struct pvcalls_indexes *idx;
@@ -199,22 +198,22 @@ struct xl_conn {
 	/* Private indices: the authority. */
 	u32 in_cons;
 	u32 out_prod;
-	bool in_stalled;	/* backend may sleep on a full ring */
-	bool want_space;	/* somebody waits for room in "out" */
-	u32 seen_in_prod;	/* by the event handler */
+	bool in_stalled; /* backend may sleep on a full ring */
+	bool want_space; /* somebody waits for room in "out" */
+	u32 seen_in_prod; /* by the event handler */
 	u32 seen_out_cons;
-	u32 spin_ns;		/* adaptive, <= spin_us */
+	u32 spin_ns; /* adaptive, <= spin_us */
 
 	spinlock_t lock;
-	struct xl_sock *xs;	/* NULL: nobody cares any more */
+	struct xl_sock *xs; /* NULL: nobody cares any more */
 	struct xl_listener *listener; /* of an ACCEPT under way */
-	bool dead;		/* device lost, or protocol error */
-	bool reset;		/* error was posted to the socket */
+	bool dead; /* device lost, or protocol error */
+	bool reset; /* error was posted to the socket */
 
-	bool cmd_busy;		/* 'cmd' is a CONNECT under way */
-	bool aborted;		/* ... of a socket that was closed */
-	struct xl_cmd cmd;	/* CONNECT, ACCEPT or RELEASE */
-	struct xl_cmd abort;	/* RELEASE beside a CONNECT under way */
+	bool cmd_busy; /* 'cmd' is a CONNECT under way */
+	bool aborted; /* ... of a socket that was closed */
+	struct xl_cmd cmd; /* CONNECT, ACCEPT or RELEASE */
+	struct xl_cmd abort; /* RELEASE beside a CONNECT under way */
 	struct delayed_work drain;
 	unsigned long drain_until;
 	struct work_struct free;
@@ -251,7 +250,7 @@ enum xl_state {
 struct xl_sock {
 	struct socket *sock;
 	struct sock *sk;
-	enum xl_state state;	/* smp_load_acquire() outside of 'op' */
+	enum xl_state state; /* smp_load_acquire() outside of 'op' */
 	struct mutex op;
 	struct mutex rx;
 	struct mutex tx;
@@ -293,7 +292,8 @@ int xl_bind(struct socket *sock, struct sockaddr *addr, int len);
 int xl_listen(struct socket *sock, int backlog);
 int xl_accept_lifted(struct xl_sock *xs, struct socket *newsock, int flags,
 		     int (*native)(struct socket *sock, struct socket *newsock,
-				   void *arg), void *arg);
+				   void *arg),
+		     void *arg);
 bool xl_listener_ready(const struct xl_listener *l);
 void xl_listener_close(struct xl_listener *l);
 void xl_listener_kick_all(void);
@@ -311,6 +311,7 @@ __poll_t xl_poll(struct file *file, struct socket *sock, poll_table *wait);
 void xl_wake(struct xl_sock *xs, __poll_t mask);
 long xl_wait(struct xl_sock *xs, bool (*ready)(struct xl_sock *xs),
 	     long timeout);
+u32 xl_spin_limit_ns(void);
 bool xl_spin(struct xl_sock *xs, bool (*ready)(struct xl_sock *xs));
 
 #endif
