@@ -34,92 +34,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "hv/broker-protocol.h"
-#include "hv/hv.h"
-#include "hv/registry.h"
-#include "lib/util.h"
+#include "hv/broker-private.h"
 #include "lib/vlog.h"
-
-enum { MAX_PAGES = 1 << 18 }; /* 1 GiB for each domain; memfds are sparse. */
-
-struct page {
-    bool is_granted;
-    bool writable;
-    uint16_t peer;
-    uint32_t n_maps;
-    uint32_t owner; /* Connection that allocated it. */
-};
-
-struct fault {
-    unsigned nth, count;
-    int error;
-};
-
-struct domain {
-    struct list link;
-    uint16_t domid;
-    uint32_t incarnation;
-    bool is_dead; /* Kept while something of it is mapped. */
-    int memfd;
-    struct page *pages;
-    size_t n_pages, n_allocated;
-    struct fault faults[HV_N_FAULTS];
-};
-
-struct port {
-    struct list link;
-    struct conn *owner;
-    uint16_t domid, remote;
-    uint32_t number;
-    struct port *peer; /* NULL = unbound. */
-    int rx, tx;        /* Eventfds. */
-};
-
-struct map {
-    struct list link;
-    struct conn *owner;
-    uint32_t number;
-    struct domain *domain;
-    size_t n;
-    uint32_t pages[];
-};
-
-struct event {
-    struct list link;
-    size_t size;
-    char data[];
-};
-
-struct conn {
-    struct list link;
-    struct broker *broker;
-    int fd;
-    struct loop_fd *handle;
-    uint32_t id;
-    bool said_hello, is_shut, is_broken;
-    uint16_t domid;
-    uint32_t role;
-    uint32_t peer; /* Plus 1; 0 = any. */
-    uint32_t watch_owner;
-    struct list events; /* To be sent, of a BP_ROLE_WATCH. */
-};
-
-struct broker {
-    struct loop *loop;
-    char *path;
-    int listen_fd;
-    struct loop_fd *listen_handle;
-    struct registry *registry;
-    uint32_t last_id, last_map, last_incarnation;
-    struct list conns, domains, ports, maps;
-};
 
 static void conn_destroy(struct conn *);
 
 /* ## Domains ## */
 
-static struct domain *
-find_domain(struct broker *b, uint16_t domid)
+struct domain *
+broker_find_domain(struct broker *b, uint16_t domid)
 {
     struct domain *d;
 
@@ -131,8 +54,8 @@ find_domain(struct broker *b, uint16_t domid)
     return NULL;
 }
 
-static void
-domain_free_if_unused(struct broker *b, struct domain *d)
+void
+broker_domain_free_if_unused(struct broker *b, struct domain *d)
 {
     struct map *map;
 
@@ -154,7 +77,7 @@ domain_create(struct broker *b, uint16_t domid)
 {
     struct domain *d;
 
-    if (find_domain(b, domid)) {
+    if (broker_find_domain(b, domid)) {
         return EEXIST;
     }
     d = calloc(1, sizeof *d);
@@ -220,10 +143,11 @@ domain_populate(struct broker *b, uint16_t domid, const char *name,
 
 /* True if a fault of 'kind' is to be played to 'domid' now; then stores its
  * errno. */
-static bool
-fault_due(struct broker *b, uint16_t domid, enum hv_fault kind, int *ret_error)
+bool
+broker_fault_due(struct broker *b, uint16_t domid, enum hv_fault kind,
+                 int *ret_error)
 {
-    struct domain *d = find_domain(b, domid);
+    struct domain *d = broker_find_domain(b, domid);
     struct fault *fault = d ? &d->faults[kind] : NULL;
 
     if (!fault || !fault->count) {
@@ -236,265 +160,6 @@ fault_due(struct broker *b, uint16_t domid, enum hv_fault kind, int *ret_error)
     fault->count--;
     *ret_error = fault->error;
     return true;
-}
-
-/* ## Grants ## */
-
-static int
-pages_alloc(struct broker *b, struct conn *c, struct domain *d,
-            const struct bp_request *rq, struct bp_reply *reply)
-{
-    size_t n = rq->b, start = 0, run = 0;
-
-    if (!n || n > 4096) {
-        return EINVAL;
-    }
-    for (size_t i = 0; i < d->n_pages && run < n; i++) {
-        if (d->pages[i].is_granted || d->pages[i].n_maps) {
-            run = 0;
-        } else if (!run++) {
-            start = i;
-        }
-    }
-    if (run < n) {
-        start = d->n_pages - run;
-        if (start + n > MAX_PAGES) {
-            return ENOSPC;
-        }
-        if (start + n > d->n_allocated) {
-            size_t n_allocated = MAX(start + n, d->n_allocated * 2);
-            struct page *pages =
-                realloc(d->pages, n_allocated * sizeof *pages);
-
-            if (!pages) {
-                return ENOMEM;
-            }
-            d->pages = pages;
-            d->n_allocated = n_allocated;
-        }
-        d->n_pages = start + n;
-    }
-    if (fallocate(d->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (off_t) start * HV_PAGE_SIZE, (off_t) n * HV_PAGE_SIZE)) {
-        return errno;
-    }
-    for (size_t i = start; i < start + n; i++) {
-        d->pages[i] = (struct page){
-            .is_granted = true,
-            .writable = rq->c,
-            .peer = rq->a,
-            .owner = c->id,
-        };
-    }
-    reply->a = start;
-    return 0;
-}
-
-static void
-pages_free(struct domain *d, uint32_t owner, size_t start, size_t n)
-{
-    for (size_t i = start; i < start + n && i < d->n_pages; i++) {
-        if (d->pages[i].owner == owner) {
-            d->pages[i].is_granted = false;
-        }
-    }
-}
-
-static int
-map_create(struct broker *b, struct conn *c, const struct bp_request *rq,
-           struct bp_reply *reply, int *ret_fd)
-{
-    struct domain *d = find_domain(b, rq->a);
-    size_t n = rq->b;
-    struct map *map;
-    int error;
-
-    if (fault_due(b, c->domid, HV_FAULT_GRANT_PREPARE, &error)) {
-        return error;
-    }
-    if (!d || !n || n > 4096 || rq->path_size != n * 4 ||
-        (c->peer && c->peer != d->domid + 1u)) {
-        return EINVAL;
-    }
-    map = malloc(sizeof *map + n * sizeof *map->pages);
-    if (!map) {
-        return ENOMEM;
-    }
-    for (size_t i = 0; i < n; i++) {
-        uint32_t page = get_le32(rq->data + i * 4) - BP_FIRST_REF;
-
-        if (page >= d->n_pages || !d->pages[page].is_granted ||
-            d->pages[page].peer != c->domid || !d->pages[page].writable) {
-            free(map);
-            return EINVAL;
-        }
-        map->pages[i] = page;
-    }
-    for (size_t i = 0; i < n; i++) {
-        d->pages[map->pages[i]].n_maps++;
-    }
-    map->owner = c;
-    map->number = ++b->last_map;
-    map->domain = d;
-    map->n = n;
-    list_push_back(&b->maps, &map->link);
-    reply->a = map->number;
-    reply->b = d->incarnation;
-    *ret_fd = d->memfd;
-    return 0;
-}
-
-static void
-map_destroy(struct broker *b, struct map *map)
-{
-    struct domain *d = map->domain;
-
-    for (size_t i = 0; i < map->n; i++) {
-        d->pages[map->pages[i]].n_maps--;
-    }
-    list_remove(&map->link);
-    free(map);
-    domain_free_if_unused(b, d);
-}
-
-static int
-unmap(struct broker *b, struct conn *c, uint32_t number)
-{
-    struct map *map;
-
-    LIST_FOR_EACH (map, link, &b->maps) {
-        if (map->number == number && map->owner == c) {
-            map_destroy(b, map);
-            return 0;
-        }
-    }
-    return ENOENT;
-}
-
-/* ## Event channels ## */
-
-static struct port *
-find_port(struct broker *b, uint16_t domid, uint32_t number)
-{
-    struct port *port;
-
-    LIST_FOR_EACH (port, link, &b->ports) {
-        if (port->domid == domid && port->number == number) {
-            return port;
-        }
-    }
-    return NULL;
-}
-
-static struct port *
-port_create(struct broker *b, struct conn *c, uint16_t remote)
-{
-    struct port *port = calloc(1, sizeof *port);
-
-    if (port) {
-        port->owner = c;
-        port->domid = c->domid;
-        port->remote = remote;
-        port->number = 1;
-        while (find_port(b, c->domid, port->number)) {
-            port->number++;
-        }
-        list_push_back(&b->ports, &port->link);
-    }
-    return port;
-}
-
-static void
-port_destroy(struct port *port)
-{
-    if (port->peer) {
-        port->peer->peer = NULL;
-    }
-    list_remove(&port->link);
-    if (port->rx >= 0) {
-        close(port->rx);
-    }
-    if (port->tx >= 0) {
-        close(port->tx);
-    }
-    free(port);
-}
-
-static int
-alloc_unbound(struct broker *b, struct conn *c, uint16_t remote,
-              struct bp_reply *reply, int fds[2])
-{
-    struct port *port = port_create(b, c, remote);
-
-    if (!port) {
-        return ENOMEM;
-    }
-    port->rx = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    port->tx = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (port->rx < 0 || port->tx < 0) {
-        port_destroy(port);
-        return EMFILE;
-    }
-    fds[0] = port->rx;
-    fds[1] = port->tx;
-    reply->a = port->number;
-    return 0;
-}
-
-static int
-bind_interdomain(struct broker *b, struct conn *c, uint16_t remote,
-                 uint32_t number, struct bp_reply *reply, int fds[2])
-{
-    struct port *peer = find_port(b, remote, number);
-    struct port *port;
-    uint64_t drain;
-    int error;
-
-    if (fault_due(b, c->domid, HV_FAULT_EVTCHN_BIND, &error)) {
-        return error;
-    }
-    if (c->peer && c->peer != remote + 1u) {
-        return EACCES;
-    }
-    if (!peer || peer->peer || peer->remote != c->domid) {
-        return EINVAL;
-    }
-    port = port_create(b, c, remote);
-    if (!port) {
-        return ENOMEM;
-    }
-    port->rx = fcntl(peer->tx, F_DUPFD_CLOEXEC, 0);
-    port->tx = fcntl(peer->rx, F_DUPFD_CLOEXEC, 0);
-    if (port->rx < 0 || port->tx < 0) {
-        port_destroy(port);
-        return EMFILE;
-    }
-    port->peer = peer;
-    peer->peer = port;
-    /* Exactly one event is pending at first, whatever came before. */
-    if (read(port->rx, &drain, sizeof drain) < 0) {
-        /* Nothing was there. */
-    }
-    drain = 1;
-    if (write(port->rx, &drain, sizeof drain) < 0) {
-        /* Cannot be: it was drained. */
-    }
-    fds[0] = port->rx;
-    fds[1] = port->tx;
-    reply->a = port->number;
-    return 0;
-}
-
-static int
-unbind(struct broker *b, struct conn *c, uint32_t number)
-{
-    struct port *port = find_port(b, c->domid, number);
-
-    if (!port || port->owner != c) {
-        return ENOENT;
-    }
-    port_destroy(port);
-    return 0;
 }
 
 /* ## Watches ## */
@@ -547,7 +212,7 @@ fire_watch(void *owner, const char *path, const char *token, void *broker)
 static int
 domain_destroy(struct broker *b, uint16_t domid)
 {
-    struct domain *d = find_domain(b, domid);
+    struct domain *d = broker_find_domain(b, domid);
     struct port *port, *next;
     struct conn *c;
     char path[64];
@@ -557,7 +222,7 @@ domain_destroy(struct broker *b, uint16_t domid)
     }
     LIST_FOR_EACH_SAFE (port, next, link, &b->ports) {
         if (port->domid == domid) {
-            port_destroy(port);
+            broker_port_destroy(port);
         }
     }
     LIST_FOR_EACH (c, link, &b->conns) {
@@ -566,7 +231,7 @@ domain_destroy(struct broker *b, uint16_t domid)
         }
     }
     d->is_dead = true;
-    domain_free_if_unused(b, d);
+    broker_domain_free_if_unused(b, d);
     snprintf(path, sizeof path, "/local/domain/%u", domid);
     registry_rm(b->registry, b, 0, 0, path);
     registry_fire_special(b->registry, "@releaseDomain");
@@ -576,7 +241,7 @@ domain_destroy(struct broker *b, uint16_t domid)
 static int
 set_fault(struct broker *b, const struct bp_request *rq)
 {
-    struct domain *d = find_domain(b, rq->a & 0xffff);
+    struct domain *d = broker_find_domain(b, rq->a & 0xffff);
     unsigned kind = rq->a >> 16;
 
     if (!d || kind >= HV_N_FAULTS) {
@@ -635,7 +300,7 @@ serve_registry(struct conn *c, const struct bp_request *rq, const char *path,
         }
         return error;
     case BP_WRITE:
-        if (fault_due(b, c->domid, HV_FAULT_XS_WRITE, &error)) {
+        if (broker_fault_due(b, c->domid, HV_FAULT_XS_WRITE, &error)) {
             return error;
         }
         return registry_write(reg, c, c->domid, rq->txn, path, value);
@@ -671,7 +336,8 @@ serve_registry(struct conn *c, const struct bp_request *rq, const char *path,
     case BP_TXN_START:
         return registry_txn_start(reg, c, &reply->a);
     case BP_TXN_END:
-        if (rq->a && fault_due(b, c->domid, HV_FAULT_XS_COMMIT, &error)) {
+        if (rq->a &&
+            broker_fault_due(b, c->domid, HV_FAULT_XS_COMMIT, &error)) {
             registry_txn_end(reg, c, rq->txn, false);
             return error;
         }
@@ -692,7 +358,7 @@ serve_hello(struct conn *c, const struct bp_request *rq,
     if (c->said_hello) {
         return EPROTO;
     }
-    if (!find_domain(c->broker, rq->a)) {
+    if (!broker_find_domain(c->broker, rq->a)) {
         return ENOENT;
     }
     c->said_hello = true;
@@ -723,32 +389,32 @@ serve(struct conn *c, const struct bp_request *rq, struct bp_reply *reply,
     } else if (c->is_shut) {
         return ESHUTDOWN;
     }
-    d = find_domain(b, c->domid);
+    d = broker_find_domain(b, c->domid);
     if (!d) {
         return ESHUTDOWN;
     }
     switch (rq->op) {
     case BP_PAGES_ALLOC:
         fds[0] = d->memfd;
-        return pages_alloc(b, c, d, rq, reply);
+        return broker_pages_alloc(b, c, d, rq, reply);
     case BP_PAGES_FREE:
-        pages_free(d, c->id, rq->a, rq->b);
+        broker_pages_free(d, c->id, rq->a, rq->b);
         return 0;
     case BP_MAP:
-        return map_create(b, c, rq, reply, &fds[0]);
+        return broker_map(b, c, rq, reply, &fds[0]);
     case BP_UNMAP:
-        return unmap(b, c, rq->a);
+        return broker_unmap(b, c, rq->a);
     case BP_ALLOC_UNBOUND:
-        return alloc_unbound(b, c, rq->a, reply, fds);
+        return broker_alloc_unbound(b, c, rq->a, reply, fds);
     case BP_BIND:
-        return bind_interdomain(b, c, rq->a, rq->b, reply, fds);
+        return broker_bind(b, c, rq->a, rq->b, reply, fds);
     case BP_UNBIND:
-        return unbind(b, c, rq->a);
+        return broker_unbind(b, c, rq->a);
     case BP_DOMAIN_EXISTS:
         if (c->domid) {
             return EACCES;
         }
-        reply->a = find_domain(b, rq->a) != NULL;
+        reply->a = broker_find_domain(b, rq->a) != NULL;
         return 0;
     case BP_DOMAIN_CREATE:
         error = c->domid ? EACCES : domain_create(b, rq->a);
@@ -866,17 +532,17 @@ conn_destroy(struct conn *c)
     registry_forget_owner(b->registry, c);
     LIST_FOR_EACH_SAFE (port, next_port, link, &b->ports) {
         if (port->owner == c) {
-            port_destroy(port);
+            broker_port_destroy(port);
         }
     }
     LIST_FOR_EACH_SAFE (d, next_domain, link, &b->domains) {
         if (d->domid == c->domid) {
-            pages_free(d, c->id, 0, d->n_pages);
+            broker_pages_free(d, c->id, 0, d->n_pages);
         }
     }
     LIST_FOR_EACH_SAFE (map, next_map, link, &b->maps) {
         if (map->owner == c) {
-            map_destroy(b, map);
+            broker_map_destroy(b, map);
         }
     }
     while (!list_is_empty(&c->events)) {
@@ -962,7 +628,7 @@ broker_destroy(struct broker *b)
     }
     LIST_FOR_EACH_SAFE (d, next, link, &b->domains) {
         d->is_dead = true;
-        domain_free_if_unused(b, d);
+        broker_domain_free_if_unused(b, d);
     }
     if (b->listen_handle) {
         loop_del_fd(b->loop, b->listen_handle);
