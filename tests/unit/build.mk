@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # One line a test program: $(call unit,NAME,SOURCES,LIBRARIES,LDLIBS).
 # All are built with sanitizers by `make unit`.
+comma := ,
 $(call unit,test-lib,tests/unit/test-lib.c,lift,-ljansson)
 $(call unit,test-schema,tests/unit/test-schema.c,schema)
 $(call unit,test-hv-local,tests/unit/test-hv-local.c,broker hv lift,-lxenstore -ljansson)
@@ -10,3 +11,4 @@ $(call unit,test-xenbus,tests/unit/test-xenbus.c backend/xenbus.c)
 $(call unit,test-ring,tests/unit/test-ring.c,lift)
 $(call unit,test-store,tests/unit/test-store.c tests/unit/store-helper.c,crash vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
 $(call unit,test-store-crash,tests/unit/test-store-crash.c tests/unit/store-helper.c,crash vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
+$(call unit,test-store-oom,tests/unit/test-store-oom.c,vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson -Wl$(comma)--wrap=malloc$(comma)--wrap=calloc$(comma)--wrap=realloc$(comma)--wrap=aligned_alloc)
