@@ -11,7 +11,7 @@ leak_mark
 sock_guest l
 in_guest l '/lab/socktest keep 7600 > /tmp/keep 2>&1 &'
 wait_until 20 in_guest l 'grep -q LISTENING /tmp/keep' || fail "no listener"
-expect "reached from the driver domain" in_drv 'socktest visit  7600 1'
+expect "reached from the driver domain" in_drv 'socktest visit 10.77.0.2 7600 1'
 expect "reached from dom0 through the network" socktest visit $DRV_IP 7600 1
 
 in_guest l '/lab/socktest both 7601 > /tmp/both 2>&1; echo $? > /tmp/both.rc' &
@@ -24,7 +24,7 @@ in_guest -t 200 l "/lab/socktest listeners $DRV_IP $PORT 7700 40 \
     > /tmp/l40 2>&1; echo \$? > /tmp/l40.rc" &
 wait_until 90 in_guest l 'grep -q LISTENING /tmp/l40' ||
     fail "40 listeners: $(in_guest l 'cat /tmp/l40')"
-expect "40 idle listeners accept" in_drv -t 120 'socktest visit  7700 40'
+expect "40 idle listeners accept" in_drv -t 120 'socktest visit 10.77.0.2 7700 40'
 wait_until 20 in_guest l 'test -f /tmp/l40.rc'
 expect "40 listeners end well" in_guest l 'cat /tmp/l40; exit $(cat /tmp/l40.rc)'
 guest_destroy l

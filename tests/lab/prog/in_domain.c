@@ -24,6 +24,8 @@
 #include <xenstore.h>
 
 static time_t deadline;
+static struct xs_handle *xs;
+static int domid;
 
 static time_t
 now(void)
@@ -43,6 +45,23 @@ check_deadline(const char *what)
     }
 }
 
+/* Ends the program if the domain is no more.  A dead domain does not close its
+ * channel, and our mapping of it would keep it from going away wholly. */
+static void
+check_domain(void)
+{
+    char path[64];
+    char *there;
+
+    snprintf(path, sizeof path, "/local/domain/%d/domid", domid);
+    there = xs_read(xs, XBT_NULL, path, NULL);
+    if (!there) {
+        fprintf(stderr, "in_domain: no domain %d\n", domid);
+        exit(125);
+    }
+    free(there);
+}
+
 static void
 vchan_pause(struct libxenvchan *vchan, int ms)
 {
@@ -51,6 +70,8 @@ vchan_pause(struct libxenvchan *vchan, int ms)
 
     if (poll(&pfd, 1, ms) > 0) {
         libxenvchan_wait(vchan);
+    } else {
+        check_domain();
     }
 }
 
@@ -88,7 +109,7 @@ send_frame(struct libxenvchan *vchan, enum channel_type type, void *data,
 
 /* Connects to the channel that slot 'slot' announces now; NULL if none. */
 static struct libxenvchan *
-connect_slot(struct xs_handle *xs, int domid, int slot)
+connect_slot(int slot)
 {
     struct libxenvchan *vchan;
     char path[128];
@@ -112,25 +133,16 @@ connect_slot(struct xs_handle *xs, int domid, int slot)
 
 /* Takes a free slot of the domain, waiting for one until the deadline. */
 static struct libxenvchan *
-connect_domain(int domid)
+connect_domain(void)
 {
-    struct xs_handle *xs = xs_open(0);
-    char domain[64];
-
+    xs = xs_open(0);
     if (!xs) {
         fprintf(stderr, "in_domain: no xenstore: %s\n", strerror(errno));
         exit(125);
     }
-    snprintf(domain, sizeof domain, "/local/domain/%d/domid", domid);
     mkdir("/run/lab", 0755);
     for (;;) {
-        char *there = xs_read(xs, XBT_NULL, domain, NULL);
-
-        if (!there) {
-            fprintf(stderr, "in_domain: no domain %d\n", domid);
-            exit(125);
-        }
-        free(there);
+        check_domain();
         for (int slot = 0; slot < CHANNEL_SLOTS; slot++) {
             struct libxenvchan *vchan;
             char lock[64];
@@ -139,7 +151,7 @@ connect_domain(int domid)
             snprintf(lock, sizeof lock, "/run/lab/slot-%d-%d", domid, slot);
             fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
             if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB)) {
-                vchan = connect_slot(xs, domid, slot);
+                vchan = connect_slot(slot);
                 if (vchan) {
                     vchan->blocking = 0;
                     return vchan;
@@ -189,7 +201,8 @@ main(int argc, char **argv)
         return 125;
     }
     deadline = now() + seconds;
-    vchan = connect_domain(atoi(argv[optind]));
+    domid = atoi(argv[optind]);
+    vchan = connect_domain();
     send_frame(vchan, CHANNEL_COMMAND, argv[optind + 1],
                strlen(argv[optind + 1]));
     if (!input) {
@@ -222,7 +235,9 @@ main(int argc, char **argv)
             fprintf(stderr, "in_domain: the agent went away\n");
             return 126;
         }
-        poll(pfds, 2, 500);
+        if (!poll(pfds, 2, 500)) {
+            check_domain();
+        }
         if (pfds[0].revents) {
             libxenvchan_wait(vchan);
         }
