@@ -12,6 +12,7 @@
 #include "lib/vlog.h"
 #include "vafs-server/branch/branch.h"
 #include "vafs-server/ninep/server.h"
+#include "vafs-server/store/journal.h"
 #include "vafs-server/store/store.h"
 #include "vafs-server/view/view.h"
 
@@ -53,7 +54,11 @@ engine_init(const char *dir, const char **ret_reason)
         error = store_open(dir, 0, &options, &store);
     }
     if (!error) {
-        error = catalogue_create(store, geteuid(), getegid());
+        /* The journal, empty as it is, takes nothing before this. */
+        error = journal_replay(store_journal(store), NULL, NULL, NULL);
+        if (!error) {
+            error = catalogue_create(store, geteuid(), getegid());
+        }
         e = store_close(store);
         error = error ? error : e;
     }

@@ -147,7 +147,9 @@ test_version(void)
     struct ninep_msg t = {.type = NINEP_TVERSION}, r;
     struct ninep_qid qid;
 
-    FINE(ninep_client_connect(address, &client), "connect");
+    if (!FINE(ninep_client_connect(address, &client), "connect")) {
+        exit(1);
+    }
     t.version.msize = 65536;
     t.version.version = ninep_str("9P2000.u");
     if (!is_peer) {

@@ -11,3 +11,17 @@ $(call program,bench-9p,tools/bench-9p.c,ninep lift,-ljansson)
 # The server over files in memory, for tests without an engine.
 $(call program,vafs-fake,tests/peers/vafs-fake.c tests/unit/fake-branch.c,\
 	vafs-ninep vafs-view ninep lift,-ljansson)
+
+# Fuzz targets: with libFuzzer (make SAN=fuzz), else as replay of the corpus.
+FUZZ_SERVER := tests/fuzz/ninep-server.c tests/unit/fake-branch.c
+ifeq ($(SAN),fuzz)
+$(call program,fuzz-ninep-codec,tests/fuzz/ninep-codec.c,ninep lift,\
+	-fsanitize=fuzzer -ljansson)
+$(call program,fuzz-ninep-server,$(FUZZ_SERVER),vafs-ninep vafs-view ninep \
+	lift,-fsanitize=fuzzer -ljansson)
+else
+$(call unit,replay-ninep-codec,tests/fuzz/ninep-codec.c tests/fuzz/replay.c,\
+	ninep lift,-ljansson)
+$(call unit,replay-ninep-server,$(FUZZ_SERVER) tests/fuzz/replay.c,\
+	vafs-ninep vafs-view ninep lift,-ljansson)
+endif
