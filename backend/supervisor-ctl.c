@@ -251,23 +251,50 @@ ctl_guest_coverage(struct ctl_conn *conn, int argc, const char *argv[],
     run_query(sup, conn, argc, argv, WP_STATS_COVERAGE);
 }
 
-/* ## guest/kill-worker ## */
+/* ## guest/kill-worker, guest/vlog ## */
+
+/* Replies for a command that concerns the worker of 'domid'. */
+static void
+reply_for_worker(struct ctl_conn *conn, int domid, int error)
+{
+    if (error == ESRCH) {
+        ctl_reply_error(conn, error, "domain %d has no worker", domid);
+    } else if (error) {
+        ctl_reply_error(conn, error, "domain %d: %s", domid, strerror(error));
+    } else {
+        ctl_reply(conn, json_true());
+    }
+}
 
 static void
 ctl_kill_worker(struct ctl_conn *conn, int argc, const char *argv[], void *sup)
 {
     struct guest *guest;
-    int domid, error;
+    int domid;
 
-    if (!parse_domid(conn, argc, argv, &domid)) {
-        return;
+    if (parse_domid(conn, argc, argv, &domid)) {
+        guest = supervisor_find_guest(sup, domid);
+        reply_for_worker(conn, domid, guest ? worker_kill(guest) : ESRCH);
     }
-    guest = supervisor_find_guest(sup, domid);
-    error = guest ? worker_kill(guest) : ESRCH;
-    if (error) {
-        ctl_reply_error(conn, error, "domain %d has no worker", domid);
-    } else {
-        ctl_reply(conn, json_true());
+}
+
+static void
+ctl_guest_vlog(struct ctl_conn *conn, int argc, const char *argv[], void *sup)
+{
+    static const char *const levels[] = {"off", "err", "warn", "info", "dbg"};
+    struct guest *guest;
+    bool is_known = false;
+    int domid;
+
+    for (size_t i = 0; i < ARRAY_SIZE(levels); i++) {
+        is_known = is_known || !strcmp(argv[1], levels[i]);
+    }
+    if (!is_known) {
+        ctl_reply_error(conn, EINVAL, "no level \"%s\"", argv[1]);
+    } else if (parse_domid(conn, argc, argv, &domid)) {
+        guest = supervisor_find_guest(sup, domid);
+        reply_for_worker(conn, domid,
+                         guest ? worker_set_log_level(guest, argv[1]) : ESRCH);
     }
 }
 
@@ -285,6 +312,7 @@ supervisor_ctl_create(struct supervisor *sup)
         {"sessions/show", "[DOMID]", 0, 1, ctl_sessions_show},
         {"guest/coverage", "[DOMID]", 0, 1, ctl_guest_coverage},
         {"guest/kill-worker", "DOMID", 1, 1, ctl_kill_worker},
+        {"guest/vlog", "DOMID LEVEL", 2, 2, ctl_guest_vlog},
     };
     char path[128];
     int error;

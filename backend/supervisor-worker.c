@@ -894,6 +894,21 @@ worker_remove_device(struct device *dev)
     return true;
 }
 
+int
+worker_set_log_level(struct guest *guest, const char *level)
+{
+    struct wp_vlog_set msg = {.h = {.type = WP_VLOG_SET}};
+
+    if (guest->worker != WORKER_READY) {
+        return ESRCH;
+    }
+    snprintf(msg.spec, sizeof msg.spec, "%s", level);
+    return (
+        send(guest->control, &msg, sizeof msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0
+            ? errno
+            : 0);
+}
+
 static void
 stats_on_timer(void *call)
 {

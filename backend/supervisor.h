@@ -182,6 +182,9 @@ int worker_add_device(struct device *, int fd) NODISCARD;
 /* True if the worker will answer; false if there is none. */
 bool worker_remove_device(struct device *);
 
+/* Sets how much the worker of 'guest' logs. */
+int worker_set_log_level(struct guest *, const char *level) NODISCARD;
+
 void worker_quit(struct guest *);
 int worker_kill(struct guest *) NODISCARD;
 

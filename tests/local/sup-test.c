@@ -515,6 +515,7 @@ control_socket(void)
     CHECK(json_is_array(json) && !json_array_size(json));
     json_decref(json);
     CHECK(!sup_ctl("guest/kill-worker", "53"));
+    CHECK(!sup_ctl("guest/vlog", "52")); /* Wants a level. */
     CHECK(!sup_ctl("guest/kill-worker", "all"));
     ts_destroy(52);
     expect_gone(52, PV, 0);
