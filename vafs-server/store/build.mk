@@ -10,6 +10,7 @@ $(call library,vafs-store,\
 	vafs-server/store/file.c \
 	vafs-server/store/index.c \
 	vafs-server/store/journal.c \
+	vafs-server/store/journal-replay.c \
 	vafs-server/store/manifest.c \
 	vafs-server/store/memtable.c \
 	vafs-server/store/objects.c \
@@ -20,3 +21,6 @@ $(call library,vafs-store,\
 	vafs-server/store/superblock.c \
 	vafs-server/store/upkeep.c \
 	vafs-server/store/verify.c)
+
+# Figures of the store alone.
+$(call program,bench-store,tools/bench-store.c,vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)

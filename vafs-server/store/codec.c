@@ -175,7 +175,8 @@ codec_encode_delta__(struct codec_thread *thread, const struct codec_input *in,
         return 0;
     }
     ZSTD_CCtx_reset(thread->cctx, ZSTD_reset_session_and_parameters);
-    ZSTD_CCtx_setParameter(thread->cctx, ZSTD_c_compressionLevel, in->level);
+    ZSTD_CCtx_setParameter(thread->cctx, ZSTD_c_compressionLevel,
+                           in->delta_level);
     ZSTD_CCtx_setParameter(thread->cctx, ZSTD_c_windowLog,
                            codec_window__(in->size + in->base->size));
     n = ZSTD_CCtx_refPrefix(thread->cctx, in->base->data, in->base->size);

@@ -29,6 +29,7 @@ struct codec_input {
     uint32_t domain;
     const struct store_id *id;
     int level; /* 0: raw. */
+    int delta_level;
     /* The base, plain, or NULL, and how large a delta may be to be used. */
     const struct object *base;
     size_t delta_max;

@@ -25,53 +25,8 @@ COVERAGE_DEFINE(journal_commit);
 COVERAGE_DEFINE(journal_sync);
 COVERAGE_DEFINE(journal_full);
 COVERAGE_DEFINE(journal_grow);
-COVERAGE_DEFINE(journal_replayed);
 
-#define JOURNAL_FREE UINT64_MAX
-#define JOURNAL_CHUNKS_MIN 4
-#define JOURNAL_PIECES 8
-/* What a buffer may hold before an append writes it out. */
-#define JOURNAL_BUFFER_MAX (1u << 20)
-#define JOURNAL_BUFFER_KEEP (256u << 10)
-
-/* Bytes to be written: pieces that are each contiguous in one chunk. */
-struct journal_buffer {
-    uint8_t *data;
-    size_t n, allocated;
-    struct {
-        uint64_t lsn;
-        size_t offset; /* In 'data'; ends where the next begins. */
-    } pieces[JOURNAL_PIECES];
-    int n_pieces;
-};
-
-struct journal {
-    struct file_layer *files;
-    struct health *health;
-    int file;
-    bool read_only;
-    uint8_t uuid[16];
-    uint64_t incarnation;
-    uint32_t chunk_size;
-    uint32_t n_chunks_max;
-
-    pthread_mutex_t mutex;
-    pthread_cond_t cond; /* A flush has ended. */
-    uint64_t *chunks;    /* Which chunk number each place holds. */
-    uint32_t n_chunks;
-    uint64_t tail, head, durable;
-    uint64_t sequence;         /* Of the next record. */
-    uint64_t durable_sequence; /* Records below are durable. */
-    uint32_t crc;              /* Of the last record. */
-    uint64_t tail_sequence;
-    uint32_t tail_crc;
-    bool ready;    /* Replayed. */
-    bool flushing; /* Somebody writes 'out'. */
-    struct journal_buffer in, out;
-    uint64_t n_commits, n_syncs;
-};
-
-static uint64_t
+uint64_t
 journal_norm__(const struct journal *j, uint64_t lsn)
 {
     uint64_t offset = lsn % j->chunk_size;
@@ -85,8 +40,7 @@ journal_norm__(const struct journal *j, uint64_t lsn)
     return lsn;
 }
 
-/* The place that holds chunk 'number', or UINT32_MAX. */
-static uint32_t
+uint32_t
 journal_place__(const struct journal *j, uint64_t number)
 {
     for (uint32_t i = 0; i < j->n_chunks; i++) {
@@ -97,7 +51,7 @@ journal_place__(const struct journal *j, uint64_t number)
     return UINT32_MAX;
 }
 
-static int
+int
 journal_set_n_chunks__(struct journal *j, uint32_t n)
 {
     uint64_t *chunks = realloc(j->chunks, (n + 1) * sizeof *chunks);
@@ -113,62 +67,26 @@ journal_set_n_chunks__(struct journal *j, uint32_t n)
     return 0;
 }
 
-/* Opening. */
-
-/* Reads which chunks the file holds.  Of two that claim the same number, the
- * later incarnation's counts; if that is wrong the chain will tell. */
-static int
-journal_load_chunks__(struct journal *j)
+uint32_t
+journal_crc__(uint64_t lsn, const uint8_t header[JREC_HEADER_SIZE],
+              const void *body, size_t size)
 {
-    uint64_t size, *incarnations;
-    uint32_t n;
-    int error;
+    static const uint8_t zero[4];
+    uint8_t place[8];
+    uint32_t crc;
 
-    error = j->files->ops->size(j->files, j->file, &size);
-    if (error) {
-        return error;
-    }
-    n = (uint32_t) (size / j->chunk_size);
-    error = journal_set_n_chunks__(j, n);
-    if (error) {
-        return error;
-    }
-    incarnations = calloc(n + 1, sizeof *incarnations);
-    if (!incarnations) {
-        return ENOMEM;
-    }
-    for (uint32_t i = 0; i < n && !error; i++) {
-        uint8_t head[JCHUNK_HEADER_SIZE];
-        uint32_t other;
-        uint64_t number;
-
-        error = file_pread_all(j->files, j->file, head, sizeof head,
-                               (uint64_t) i * j->chunk_size);
-        if (error || get_le64(head + JCHUNK_OFS_MAGIC) != JCHUNK_MAGIC ||
-            get_le64(head + JCHUNK_OFS_SUM) !=
-                codec_sum(head, JCHUNK_OFS_SUM, 0) ||
-            head[JCHUNK_OFS_FORMAT] != JCHUNK_FORMAT ||
-            memcmp(head + JCHUNK_OFS_UUID, j->uuid, sizeof j->uuid)) {
-            continue;
-        }
-        number = get_le64(head + JCHUNK_OFS_NUMBER);
-        incarnations[i] = get_le64(head + JCHUNK_OFS_INCARNATION);
-        other = journal_place__(j, number);
-        if (other != UINT32_MAX) {
-            if (incarnations[other] > incarnations[i]) {
-                continue;
-            }
-            j->chunks[other] = JOURNAL_FREE;
-        }
-        j->chunks[i] = number;
-    }
-    free(incarnations);
-    return error;
+    put_le64(place, lsn);
+    crc = crc32c(0, place, sizeof place);
+    crc = crc32c(crc, header, JREC_OFS_CRC);
+    crc = crc32c(crc, zero, sizeof zero);
+    crc =
+        crc32c(crc, header + JREC_OFS_PREV, JREC_HEADER_SIZE - JREC_OFS_PREV);
+    return crc32c(crc, body, size);
 }
 
 int
 journal_create(struct file_layer *files, struct health *health,
-               const struct superblock *sb, uint64_t max, bool read_only,
+               const struct superblock *sb, uint64_t max, unsigned flags,
                struct journal **ret)
 {
     struct journal *j = calloc(1, sizeof *j);
@@ -179,7 +97,8 @@ journal_create(struct file_layer *files, struct health *health,
     }
     j->files = files;
     j->health = health;
-    j->read_only = read_only;
+    j->read_only = flags & STORE_READ_ONLY;
+    j->accept_damage = flags & STORE_ACCEPT_DAMAGE;
     memcpy(j->uuid, sb->uuid, sizeof j->uuid);
     j->incarnation = sb->incarnation;
     j->chunk_size = sb->chunk_size;
@@ -190,8 +109,9 @@ journal_create(struct file_layer *files, struct health *health,
     pthread_mutex_init(&j->mutex, NULL);
     pthread_cond_init(&j->cond, NULL);
     j->file = -1;
-    error = files->ops->open(
-        files, "journal", read_only ? 0 : FILE_WRITE | FILE_CREATE, &j->file);
+    error = files->ops->open(files, "journal",
+                             j->read_only ? 0 : FILE_WRITE | FILE_CREATE,
+                             &j->file);
     if (!error) {
         error = journal_load_chunks__(j);
     }
@@ -217,146 +137,6 @@ journal_destroy(struct journal *j)
         free(j->out.data);
         free(j);
     }
-}
-
-/* Records. */
-
-static uint32_t
-journal_crc__(uint64_t lsn, const uint8_t header[JREC_HEADER_SIZE],
-              const void *body, size_t size)
-{
-    static const uint8_t zero[4];
-    uint8_t place[8];
-    uint32_t crc;
-
-    put_le64(place, lsn);
-    crc = crc32c(0, place, sizeof place);
-    crc = crc32c(crc, header, JREC_OFS_CRC);
-    crc = crc32c(crc, zero, sizeof zero);
-    crc =
-        crc32c(crc, header + JREC_OFS_PREV, JREC_HEADER_SIZE - JREC_OFS_PREV);
-    return crc32c(crc, body, size);
-}
-
-/* Is there a record at 'lsn' that continues the chain?  'p' are the 'left'
- * bytes of the chunk from there. */
-static bool
-journal_is_next__(const struct journal *j, uint64_t lsn, const uint8_t *p,
-                  size_t left)
-{
-    uint32_t length = get_le32(p + JREC_OFS_LENGTH);
-    bool pad = p[JREC_OFS_TYPE] == JREC_PAD;
-
-    return get_le32(p + JREC_OFS_MAGIC) == JREC_MAGIC &&
-           p[JREC_OFS_FORMAT] == JREC_FORMAT &&
-           !get_le16(p + JREC_OFS_FLAGS) &&
-           get_le64(p + JREC_OFS_SEQUENCE) == j->sequence &&
-           get_le32(p + JREC_OFS_PREV) == j->crc &&
-           length <= left - JREC_HEADER_SIZE &&
-           get_le32(p + JREC_OFS_CRC) ==
-               journal_crc__(lsn, p, p + JREC_HEADER_SIZE, pad ? 0 : length);
-}
-
-/* Replays one chunk from j->head on.  ENOENT: the chain ends in it. */
-static int
-journal_replay_chunk__(struct journal *j, const uint8_t *chunk,
-                       int (*cb)(void *aux, const struct journal_record *),
-                       void *aux, uint64_t *n)
-{
-    uint64_t number = j->head / j->chunk_size;
-
-    while (j->head / j->chunk_size == number) {
-        uint64_t offset = j->head % j->chunk_size;
-        const uint8_t *p = chunk + offset;
-        uint32_t length;
-
-        if (!journal_is_next__(j, j->head, p, j->chunk_size - offset)) {
-            return ENOENT;
-        }
-        length = get_le32(p + JREC_OFS_LENGTH);
-        if (p[JREC_OFS_TYPE] != JREC_PAD) {
-            struct journal_record r = {
-                .type = p[JREC_OFS_TYPE],
-                .start = j->head,
-                .end = j->head + ROUND_UP(JREC_HEADER_SIZE + length, 8u),
-                .incarnation = get_le64(p + JREC_OFS_INCARNATION),
-                .sequence = j->sequence,
-                .body = p + JREC_HEADER_SIZE,
-                .size = length,
-            };
-            int error = cb ? cb(aux, &r) : 0;
-
-            if (error) {
-                return error == ENOENT ? EINVAL : error;
-            }
-            ++*n;
-        }
-        j->crc = get_le32(p + JREC_OFS_CRC);
-        j->sequence++;
-        j->head = journal_norm__(
-            j, j->head + ROUND_UP(JREC_HEADER_SIZE + length, 8u));
-    }
-    return 0;
-}
-
-int
-journal_replay(struct journal *j,
-               int (*cb)(void *aux, const struct journal_record *), void *aux,
-               uint64_t *ret_n)
-{
-    uint8_t *chunk = NULL;
-    uint64_t n = 0;
-    int error = 0;
-
-    if (j->ready) {
-        return EINVAL;
-    }
-    j->head = journal_norm__(j, j->tail);
-    j->sequence = j->tail_sequence;
-    j->crc = j->tail_crc;
-    if (journal_place__(j, j->head / j->chunk_size) == UINT32_MAX) {
-        /* All before was trimmed, or lost; go on where nothing stale is. */
-        j->head = journal_norm__(
-            j, ROUND_UP(j->head - JCHUNK_HEADER_SIZE, j->chunk_size));
-    }
-    while (!error) {
-        uint32_t place = journal_place__(j, j->head / j->chunk_size);
-
-        if (place == UINT32_MAX) {
-            break;
-        }
-        if (!chunk) {
-            chunk = malloc(j->chunk_size);
-            if (!chunk) {
-                return ENOMEM;
-            }
-        }
-        error = file_pread_all(j->files, j->file, chunk, j->chunk_size,
-                               (uint64_t) place * j->chunk_size);
-        if (!error) {
-            error = journal_replay_chunk__(j, chunk, cb, aux, &n);
-        }
-    }
-    free(chunk);
-    if (error && error != ENOENT) {
-        return error;
-    }
-    /* Places that hold nothing live are free. */
-    for (uint32_t i = 0; i < j->n_chunks; i++) {
-        if (j->chunks[i] < j->tail / j->chunk_size ||
-            j->chunks[i] > j->head / j->chunk_size) {
-            j->chunks[i] = JOURNAL_FREE;
-        }
-    }
-    /* What was read may be in the page cache only: the next commit syncs. */
-    j->durable = j->tail;
-    j->durable_sequence = j->tail_sequence;
-    j->ready = true;
-    COVERAGE_ADD(journal_replayed, n);
-    if (ret_n) {
-        *ret_n = n;
-    }
-    return 0;
 }
 
 /* Room. */

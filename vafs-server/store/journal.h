@@ -59,7 +59,10 @@ struct journal_record {
  * ready for appending behind the last.  To be called once after store_open(),
  * before any append, by one thread.  A nonzero result of 'cb' stops, is
  * returned, and leaves the journal closed for appending.  'cb' may be NULL.
- * '*ret_n' (may be NULL) becomes the number of records. */
+ * '*ret_n' (may be NULL) becomes the number of records.  EBADMSG: a record
+ * that had been durable is damaged (a later one proves it), all before it have
+ * been delivered; see STORE_ACCEPT_DAMAGE.  Damage of the last batch that was
+ * committed looks like a crash before that commit and is not noticed. */
 int
 journal_replay(struct journal *,
                int (*cb)(void *aux, const struct journal_record *), void *aux,

@@ -674,6 +674,15 @@ store_find_for_put__(struct store *store, const struct store_put *put,
     return error == ENOMEM ? error : ENOENT;
 }
 
+/* Data is compressed quickly now and well later, by compaction. */
+static int
+store_level_of__(const struct store *store, const struct store_put *put)
+{
+    return put->flags & STORE_PUT_RAW ? 0
+           : put->kind == STORE_DATA  ? MIN(store->level, 1)
+                                      : store->level;
+}
+
 int
 store_put(struct store *store, struct store_put *put,
           struct store_needs *needs)
@@ -720,7 +729,8 @@ store_put(struct store *store, struct store_put *put,
             .format = put->format,
             .domain = put->domain,
             .id = &put->id,
-            .level = put->flags & STORE_PUT_RAW ? 0 : store->level,
+            .level = store_level_of__(store, put),
+            .delta_level = store->level,
             .base = base,
             .delta_max = delta_max,
         },

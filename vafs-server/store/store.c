@@ -385,7 +385,7 @@ store_open_parts__(struct store *store, const struct store_options *o)
     }
     if (!error) {
         error = journal_create(store->files, &store->health, &store->sb,
-                               o->journal_max, read_only, &store->journal);
+                               o->journal_max, store->flags, &store->journal);
     }
     if (!error && !read_only) {
         /* The incarnation must be known before a record bears it. */

@@ -114,7 +114,9 @@ enum store_class {
 enum store_open_flags {
     STORE_READ_ONLY = 1 << 0, /* writes nothing, not even a torn tail's end */
     STORE_NO_THREAD = 1 << 1, /* index upkeep runs inside put: for tests */
-    STORE_REBUILD = 1 << 2,   /* forget the index and scan all segments */
+    STORE_ACCEPT_DAMAGE = 1 << 3, /* go on with what of a damaged journal can
+                                   * be read: for repair by a person */
+    STORE_REBUILD = 1 << 2,       /* forget the index and scan all segments */
 };
 
 /* Fill with store_options_init(), then change what is wanted. */
@@ -130,7 +132,9 @@ struct store_options {
     size_t record_cache;  /* bytes of plain data objects kept */
     size_t index_memory;  /* memtable, block tables and filters */
     uint32_t reserve;     /* bytes allocated ahead of each open segment */
-    int level;            /* zstd level; 0 stores everything raw */
+    /* zstd level for nodes and differences; 0 stores everything raw.  Full
+     * data records are at most at level 1, so that writing is quick. */
+    int level;
 
     /* NULL: the directory itself.  Otherwise all I/O goes through this
      * layer (the caller's; it must outlive the store): tests put recorders
