@@ -42,7 +42,7 @@ struct val {
     uint32_t cap;  /* Bytes allocated for 'data'. */
     uint8_t type;
     bool keep_size; /* Attributes whose size is the one below (replay). */
-    uint8_t data[];
+    uint8_t data[] __attribute__((aligned(8))); /* Also val_pages. */
 };
 
 /* Stands for a page of zeros that takes no memory. */
