@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * test-system.c - xenliftd, xenlift-guest and vafsd together, as deployed, over
- * hv/local: a guest's frontend comes through xenstore, hostile ones too, and
- * restarts of each program are survived as promised.
+ * test-system.c - xenliftd, xenlift-guest and vafsd together, as deployed,
+ * over hv/local: a guest's frontend comes through xenstore, hostile ones too,
+ * and restarts of each program are survived as promised.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,7 +23,6 @@ enum { GUEST = 5 };
 
 static const char *bin;
 static pid_t xenliftd, vafsd;
-static bool have_vafsd;
 static struct sockaddr_in echo_address;
 static int n_tests, n_failed;
 
@@ -107,6 +106,30 @@ start_xenliftd(void)
     json_decref(json);
 }
 
+static void
+start_vafsd(void)
+{
+    char program[300], tool[300], store[64], run_dir[64], sock[96];
+    const char *init[] = {tool, "init", store, NULL};
+    const char *argv[] = {program,     "--store", store,
+                          "--run-dir", run_dir,   NULL};
+    pid_t pid;
+    int status = -1;
+
+    snprintf(program, sizeof program, "%s/vafsd", bin);
+    snprintf(tool, sizeof tool, "%s/vafs", bin);
+    snprintf(store, sizeof store, "%s/store", dir);
+    snprintf(run_dir, sizeof run_dir, "%s/vafs", dir);
+    snprintf(sock, sizeof sock, "%s/guest.sock", run_dir);
+    if (access(store, F_OK)) {
+        pid = start(init);
+        waitpid(pid, &status, 0);
+        CHECK(status == 0);
+    }
+    vafsd = start(argv);
+    WAIT_FOR(!access(sock, F_OK));
+}
+
 /* A well-behaved guest. */
 
 static struct hv *guest_hv;
@@ -157,8 +180,8 @@ recv_some(struct pvfront_sock *s, void *buf, size_t size)
     uint64_t end = clock_mono_ns() + MS * NSEC_PER_MSEC;
     ssize_t n;
 
-    while ((n = pvfront_recv(s, buf, size)) == -EAGAIN
-           && clock_mono_ns() < end) {
+    while ((n = pvfront_recv(s, buf, size)) == -EAGAIN &&
+           clock_mono_ns() < end) {
         pvfront_wait(f, 100);
     }
     return n;
@@ -212,6 +235,62 @@ test_connect(void)
     CHECK(connects());
 }
 
+/* What `xenlift ARGUMENTS` prints as JSON in domain 'domid'; the exit status
+ * goes to '*status'. */
+static json_t *
+xenlift(unsigned domid, const char *arguments, int *status)
+{
+    char command[700];
+    json_t *json;
+    FILE *p;
+
+    snprintf(command, sizeof command,
+             "%s/xenlift --hv local:%s@%u --run-dir %s/run --json %s", bin,
+             dir, domid, dir, arguments);
+    p = popen(command, "r");
+    json = p ? json_loadf(p, 0, NULL) : NULL;
+    *status = p ? WEXITSTATUS(pclose(p)) : -1;
+    return json;
+}
+
+/* The administrator's view, from domain 0 and from the driver domain. */
+static void
+test_xenlift(void)
+{
+    static const unsigned views[] = {0, DRV};
+    for (size_t i = 0; i < 2; i++) {
+        const char *state = NULL;
+        json_int_t pid = 0;
+        json_t *json, *device = NULL;
+        int status;
+
+        json = xenlift(views[i], "lint", &status);
+        CHECK(status == 0 && json != NULL);
+        CHECK(json_integer_value(json_object_get(json, "devices")) == 2);
+        if (status == 1) {
+            json_dumpf(json, stderr, JSON_INDENT(1));
+        }
+        json_decref(json);
+
+        guest_write("ring-ref", "x%u", 1);
+        json = xenlift(views[i], "lint", &status);
+        CHECK(status == 1);
+        CHECK(json_integer_value(json_object_get(json, "violations")) == 1);
+        json_decref(json);
+        guest_write("ring-ref", "%u", f->ring_ref);
+
+        json = xenlift(views[i], "show 5", &status);
+        CHECK(status == 0);
+        json_unpack(json, "[{s:[o], s:{s:{s:s, s:I}}}]", "devices", &device,
+                    "daemon", "worker", "state", &state, "pid", &pid);
+        CHECK(state && !strcmp(state, "running"));
+        CHECK(pid == worker_pid(GUEST));
+        CHECK(json_integer_value(json_object_get(device, "back_state")) == 4);
+        CHECK(json_integer_value(json_object_get(device, "backend")) == DRV);
+        json_decref(json);
+    }
+}
+
 /* xenliftd is killed: the worker goes on, the next one adopts it. */
 static void
 test_supervisor_killed(void)
@@ -255,7 +334,8 @@ test_worker_killed(void)
     CHECK(connects());
 }
 
-/* All cases of the hostile frontend, in another guest; ours notices nothing. */
+/* All cases of the hostile frontend, in another guest; ours notices nothing.
+ */
 static void
 test_hostile(void)
 {
@@ -265,9 +345,7 @@ test_hostile(void)
 
     ts_create(GUEST + 1);
     ts_add(GUEST + 1, "pvcalls", "pvcalls", 0, NULL);
-    if (have_vafsd) {
-        ts_add(GUEST + 1, "9pfs", "9pfs", 0, "branch/main");
-    }
+    ts_add(GUEST + 1, "9pfs", "9pfs", 0, "branch/main");
     snprintf(program, sizeof program, "%s/hostile", bin);
     snprintf(spec, sizeof spec, "local:%s@%d", dir, GUEST + 1);
     snprintf(target, sizeof target, "127.0.0.1:%u",
@@ -323,12 +401,14 @@ main(int argc, char *argv[])
     bin = argv[1];
     echo = echo_start(&echo_address);
     env_start(bin);
+    start_vafsd();
     start_xenliftd();
     ts_create(GUEST);
     ts_add(GUEST, "pvcalls", "pvcalls", 0, NULL);
     snprintf(spec, sizeof spec, "local:%s@%d", dir, GUEST);
     MUST(hv_open(spec, HV_ALLOC | HV_EVTCHN | HV_STORE, &guest_hv));
     run("a guest connects, twice", test_connect);
+    run("xenlift lint and show", test_xenlift);
     run("xenliftd killed, worker adopted", test_supervisor_killed);
     run("worker killed", test_worker_killed);
     run("hostile frontends", test_hostile);
