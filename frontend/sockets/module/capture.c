@@ -43,8 +43,9 @@
 #define XL_SENDPAGE 1
 #endif
 
-const struct proto_ops *xl_native;
-static struct proto_ops xl_ops;
+/* Native and ours, of AF_INET and AF_INET6. */
+static const struct proto_ops *xl_native[2];
+static struct proto_ops xl_ops[2];
 static atomic_t xl_inside = ATOMIC_INIT(0);
 static DECLARE_WAIT_QUEUE_HEAD(xl_outside);
 
@@ -60,6 +61,21 @@ static void xl_leave(void)
 		wake_up(&xl_outside);
 }
 
+static bool xl_is_ours(const struct proto_ops *ops)
+{
+	return ops == &xl_ops[0] || ops == &xl_ops[1];
+}
+
+/* The native calls of a captured socket, also if it was just given back. */
+const struct proto_ops *xl_native_of(const struct socket *sock)
+{
+	const struct proto_ops *ops = READ_ONCE(sock->ops);
+
+	return ops == &xl_ops[0] ? xl_native[0] :
+	       ops == &xl_ops[1] ? xl_native[1] :
+				   ops;
+}
+
 /*
  * The lifted half of 'sock', or NULL.  May be called in any context in which
  * 'sock' is held.
@@ -69,7 +85,7 @@ struct xl_sock *xl_sock_of(const struct socket *sock)
 	const struct sock *sk = sock->sk;
 	uintptr_t data;
 
-	if (!sk || READ_ONCE(sock->ops) != &xl_ops)
+	if (!sk || !xl_is_ours(READ_ONCE(sock->ops)))
 		return NULL;
 	data = (uintptr_t)READ_ONCE(sk->sk_user_data);
 	/* Exactly this flag: anything else in there is not ours. */
@@ -99,7 +115,7 @@ struct xl_sock *xl_sock_lift(struct socket *sock)
 	mutex_init(&new->tx);
 	lock_sock(sk);
 	xs = xl_sock_of(sock);
-	if (!xs && READ_ONCE(sock->ops) == &xl_ops && !sk->sk_user_data) {
+	if (!xs && xl_is_ours(READ_ONCE(sock->ops)) && !sk->sk_user_data) {
 		write_lock_bh(&sk->sk_callback_lock);
 		__rcu_assign_sk_user_data_with_flags(sk, new,
 						     SK_USER_DATA_NOCOPY);
@@ -125,8 +141,8 @@ bool xl_sock_give_back(struct socket *sock)
 	lock_sock(sk);
 	if (!xl_sock_of(sock)) {
 		done = true;
-		if (READ_ONCE(sock->ops) == &xl_ops) {
-			WRITE_ONCE(sock->ops, xl_native);
+		if (xl_is_ours(READ_ONCE(sock->ops))) {
+			WRITE_ONCE(sock->ops, xl_native_of(sock));
 			drop = true;
 		}
 	}
@@ -158,7 +174,7 @@ static int xl_op_release(struct socket *sock)
 		if (xs->listener)
 			xl_listener_close(xs->listener);
 	}
-	err = xl_native->release(sock);
+	err = xl_native_of(sock)->release(sock);
 	if (xs) {
 		if (xs->conn)
 			xl_conn_close(xs->conn, abort);
@@ -206,7 +222,7 @@ static int xl_op_listen(struct socket *sock, int backlog)
 static int xl_native_accept(struct socket *sock, struct socket *newsock,
 			    void *arg)
 {
-	int err = xl_native->accept(sock, newsock, arg);
+	int err = xl_native_of(sock)->accept(sock, newsock, arg);
 #else
 struct xl_accept_arg {
 	int flags;
@@ -217,10 +233,11 @@ static int xl_native_accept(struct socket *sock, struct socket *newsock,
 			    void *arg_)
 {
 	struct xl_accept_arg *arg = arg_;
-	int err = xl_native->accept(sock, newsock, arg->flags, arg->kern);
+	int err = xl_native_of(sock)->accept(sock, newsock, arg->flags,
+					     arg->kern);
 #endif
-	if (!err && READ_ONCE(newsock->ops) == &xl_ops) {
-		WRITE_ONCE(newsock->ops, xl_native);
+	if (!err && xl_is_ours(READ_ONCE(newsock->ops))) {
+		WRITE_ONCE(newsock->ops, xl_native_of(newsock));
 		module_put(THIS_MODULE);
 	}
 	return err;
@@ -302,7 +319,7 @@ static int xl_op_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 	xl_enter();
 	xs = xl_sock_of(sock);
 	if (!xs || xl_sock_state(xs) != XL_CONNECTED) {
-		err = xl_native->ioctl(sock, cmd, arg);
+		err = xl_native_of(sock)->ioctl(sock, cmd, arg);
 		goto out;
 	}
 	switch (cmd) {
@@ -317,7 +334,7 @@ static int xl_op_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 		n = 0;
 		break;
 	default:
-		err = xl_native->ioctl(sock, cmd, arg);
+		err = xl_native_of(sock)->ioctl(sock, cmd, arg);
 		goto out;
 	}
 	err = put_user(n, (int __user *)arg);
@@ -336,7 +353,7 @@ static int xl_op_shutdown(struct socket *sock, int how)
 	if (xs && xl_sock_state(xs) == XL_CONNECTED)
 		err = xl_shutdown_lifted(xs, how);
 	else
-		err = xl_native->shutdown(sock, how);
+		err = xl_native_of(sock)->shutdown(sock, how);
 	xl_leave();
 	return err;
 }
@@ -350,13 +367,16 @@ static int xl_op_setsockopt(struct socket *sock, int level, int optname,
 	int err;
 
 	xl_enter();
-	if (xl_sock_of(sock) && level == IPPROTO_TCP &&
-	    (optname == TCP_ULP || optname == TCP_REPAIR ||
-	     optname == TCP_MD5SIG || optname == TCP_ZEROCOPY_RECEIVE))
+	if (level == IPPROTO_IPV6 && optname == IPV6_ADDRFORM)
+		/* Would exchange our proto_ops for those of AF_INET. */
+		err = -ENOPROTOOPT;
+	else if (xl_sock_of(sock) && level == IPPROTO_TCP &&
+		 (optname == TCP_ULP || optname == TCP_REPAIR ||
+		  optname == TCP_MD5SIG || optname == TCP_ZEROCOPY_RECEIVE))
 		err = -EOPNOTSUPP;
 	else
-		err = xl_native->setsockopt(sock, level, optname, optval,
-					    optlen);
+		err = xl_native_of(sock)->setsockopt(sock, level, optname,
+						     optval, optlen);
 	xl_leave();
 	return err;
 }
@@ -373,7 +393,8 @@ static int xl_op_getsockopt(struct socket *sock, int level, int optname,
 		err = -EOPNOTSUPP;
 		goto out;
 	}
-	err = xl_native->getsockopt(sock, level, optname, optval, optlen);
+	err = xl_native_of(sock)->getsockopt(sock, level, optname, optval,
+					     optlen);
 	/* Programs ask TCP_INFO for the state: the socket below is closed,
 	 * the connection is not. */
 	if (!err && xs && level == IPPROTO_TCP && optname == TCP_INFO &&
@@ -403,7 +424,7 @@ static int xl_op_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)
 		/* Would connect past us; programs fall back to connect(). */
 		err = -EOPNOTSUPP;
 	else
-		err = xl_native->sendmsg(sock, msg, len);
+		err = xl_native_of(sock)->sendmsg(sock, msg, len);
 	xl_leave();
 	return err;
 }
@@ -421,7 +442,7 @@ static int xl_op_recvmsg(struct socket *sock, struct msghdr *msg, size_t len,
 	     xl_sock_state(xs) == XL_CONNECTING))
 		err = xl_recvmsg_lifted(xs, msg, len, flags);
 	else
-		err = xl_native->recvmsg(sock, msg, len, flags);
+		err = xl_native_of(sock)->recvmsg(sock, msg, len, flags);
 	xl_leave();
 	return err;
 }
@@ -436,7 +457,8 @@ static ssize_t xl_op_splice_read(struct socket *sock, loff_t *ppos,
 	xl_enter();
 	xs = xl_sock_of(sock);
 	if (!xs || xl_sock_state(xs) != XL_CONNECTED)
-		n = xl_native->splice_read(sock, ppos, pipe, len, flags);
+		n = xl_native_of(sock)->splice_read(sock, ppos, pipe, len,
+						    flags);
 	else
 #ifdef XL_SENDPAGE
 		n = generic_file_splice_read(sock->file, ppos, pipe, len,
@@ -458,7 +480,8 @@ static ssize_t xl_op_sendpage(struct socket *sock, struct page *page,
 	if (xl_sock_of(sock))
 		n = sock_no_sendpage(sock, page, offset, size, flags);
 	else
-		n = xl_native->sendpage(sock, page, offset, size, flags);
+		n = xl_native_of(sock)->sendpage(sock, page, offset, size,
+						 flags);
 	xl_leave();
 	return n;
 }
@@ -470,7 +493,8 @@ static int xl_op_mmap(struct file *file, struct socket *sock,
 	int err;
 
 	xl_enter();
-	err = xl_sock_of(sock) ? -ENODEV : xl_native->mmap(file, sock, vma);
+	err = xl_sock_of(sock) ? -ENODEV :
+				 xl_native_of(sock)->mmap(file, sock, vma);
 	xl_leave();
 	return err;
 }
@@ -484,13 +508,15 @@ static int xl_probe(struct kprobe *p, struct pt_regs *regs)
 	int family = regs_get_kernel_argument(regs, 1);
 	int type = regs_get_kernel_argument(regs, 2);
 	int kern = regs_get_kernel_argument(regs, 4);
+	unsigned int i = family == PF_INET6;
 
-	if (kern || family != PF_INET || type != SOCK_STREAM ||
-	    sock->ops != xl_native || !READ_ONCE(xl_enabled))
+	if (kern || (family != PF_INET && family != PF_INET6) ||
+	    type != SOCK_STREAM || sock->ops != xl_native[i] ||
+	    !READ_ONCE(xl_enabled))
 		return 0;
 	/* Fails only while the module is being removed. */
 	if (try_module_get(THIS_MODULE)) {
-		sock->ops = &xl_ops;
+		sock->ops = &xl_ops[i];
 		xl_count(XL_N_CAPTURED);
 	}
 	return 0;
@@ -511,41 +537,55 @@ static const struct kernel_param_ops xl_missed_ops = {.get = xl_missed_get};
 module_param_cb(missed, &xl_missed_ops, NULL, 0444);
 MODULE_PARM_DESC(missed, "read only: sockets that the probe missed; must be 0");
 
-int __init xl_capture_init(void)
+static int __init xl_capture_family(int family, unsigned int i)
 {
+	struct proto_ops *ops = &xl_ops[i];
 	struct socket *sock;
 	int err;
 
-	err = sock_create_kern(&init_net, PF_INET, SOCK_STREAM, IPPROTO_TCP,
+	err = sock_create_kern(&init_net, family, SOCK_STREAM, IPPROTO_TCP,
 			       &sock);
 	if (err)
 		return err;
-	xl_native = sock->ops;
+	*ops = *sock->ops;
+	/* The reference counts of giving back rely on built-in families. */
+	if (!ops->owner)
+		xl_native[i] = sock->ops;
 	sock_release(sock);
-	/* The reference counts of giving back rely on a built-in TCP. */
-	if (xl_native->owner)
+	if (!xl_native[i])
 		return -EOPNOTSUPP;
 
-	xl_ops = *xl_native;
-	xl_ops.owner = THIS_MODULE;
-	xl_ops.release = xl_op_release;
-	xl_ops.bind = xl_op_bind;
-	xl_ops.connect = xl_op_connect;
-	xl_ops.accept = xl_op_accept;
-	xl_ops.getname = xl_op_getname;
-	xl_ops.poll = xl_op_poll;
-	xl_ops.ioctl = xl_op_ioctl;
-	xl_ops.listen = xl_op_listen;
-	xl_ops.shutdown = xl_op_shutdown;
-	xl_ops.setsockopt = xl_op_setsockopt;
-	xl_ops.getsockopt = xl_op_getsockopt;
-	xl_ops.sendmsg = xl_op_sendmsg;
-	xl_ops.recvmsg = xl_op_recvmsg;
-	xl_ops.splice_read = xl_op_splice_read;
-	xl_ops.mmap = xl_op_mmap;
+	ops->owner = THIS_MODULE;
+	ops->release = xl_op_release;
+	ops->bind = xl_op_bind;
+	ops->connect = xl_op_connect;
+	ops->accept = xl_op_accept;
+	ops->getname = xl_op_getname;
+	ops->poll = xl_op_poll;
+	ops->ioctl = xl_op_ioctl;
+	ops->listen = xl_op_listen;
+	ops->shutdown = xl_op_shutdown;
+	ops->setsockopt = xl_op_setsockopt;
+	ops->getsockopt = xl_op_getsockopt;
+	ops->sendmsg = xl_op_sendmsg;
+	ops->recvmsg = xl_op_recvmsg;
+	ops->splice_read = xl_op_splice_read;
+	ops->mmap = xl_op_mmap;
 #ifdef XL_SENDPAGE
-	xl_ops.sendpage = xl_op_sendpage;
+	ops->sendpage = xl_op_sendpage;
 #endif
+	return 0;
+}
+
+int __init xl_capture_init(void)
+{
+	int err;
+
+	err = xl_capture_family(PF_INET, 0);
+	if (err)
+		return err;
+	/* A kernel without IPv6 has no such sockets: fine. */
+	xl_capture_family(PF_INET6, 1);
 	err = register_kprobe(&xl_kprobe);
 	if (err)
 		pr_err("xenlift_sock: no probe on %s: %d\n",

@@ -9,11 +9,64 @@
  * by RELEASE.
  */
 #include <linux/inetdevice.h>
+#include <linux/ipv6.h>
 #include <net/inet_common.h>
+#include <net/ipv6.h>
 #include <net/route.h>
 #include <net/tcp.h>
 
 #include "xenlift_sock.h"
+
+/*
+ * The IPv4 address that a program means by 'addr'.  False if it is none: the
+ * native code deals with it.  An AF_INET6 socket means IPv4 by a mapped
+ * address, and, unless it is for IPv6 only, also by the wildcard address.
+ */
+bool xl_addr_get(const struct sock *sk, const struct sockaddr *addr, int len,
+		 struct sockaddr_in *ret)
+{
+	const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)addr;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->sin_family = AF_INET;
+	if (sk->sk_family == AF_INET) {
+		const struct sockaddr_in *sin =
+			(const struct sockaddr_in *)addr;
+
+		if (len < sizeof(*sin) || sin->sin_family != AF_INET)
+			return false;
+		ret->sin_addr = sin->sin_addr;
+		ret->sin_port = sin->sin_port;
+		return true;
+	}
+	if (len < SIN6_LEN_RFC2133 || sin6->sin6_family != AF_INET6 ||
+	    ipv6_only_sock(sk))
+		return false;
+	if (ipv6_addr_v4mapped(&sin6->sin6_addr))
+		ret->sin_addr.s_addr = sin6->sin6_addr.s6_addr32[3];
+	else if (!ipv6_addr_any(&sin6->sin6_addr))
+		return false;
+	ret->sin_port = sin6->sin6_port;
+	return true;
+}
+
+/* The other way round; returns the length. */
+int xl_addr_put(const struct sock *sk, struct sockaddr *addr,
+		const struct sockaddr_in *sin)
+{
+	struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)addr;
+
+	if (sk->sk_family == AF_INET) {
+		memcpy(addr, sin, sizeof(*sin));
+		addr->sa_family = AF_INET;
+		return sizeof(*sin);
+	}
+	memset(sin6, 0, sizeof(*sin6));
+	sin6->sin6_family = AF_INET6;
+	sin6->sin6_port = sin->sin_port;
+	ipv6_addr_set_v4mapped(sin->sin_addr.s_addr, &sin6->sin6_addr);
+	return sizeof(*sin6);
+}
 
 /*
  * Who serves 'addr': the guest's own stack, the backend, or, for the wildcard
@@ -200,11 +253,11 @@ static void xl_connect_go_local(struct xl_sock *xs)
 
 int xl_connect(struct socket *sock, struct sockaddr *addr, int len, int flags)
 {
-	const struct sockaddr_in *sin = (const struct sockaddr_in *)addr;
 	struct xl_sock *xs = xl_sock_of(sock);
+	struct sockaddr_in sin;
 	enum xl_state state = xs ? xl_sock_state(xs) : XL_IDLE;
 	struct sock *sk = sock->sk;
-	bool remote;
+	bool remote, known;
 
 	if (state == XL_LISTENING || state == XL_LOCAL)
 		goto native;
@@ -216,12 +269,11 @@ int xl_connect(struct socket *sock, struct sockaddr *addr, int len, int flags)
 			return -EOPNOTSUPP;
 		goto native;
 	}
+	known = xl_addr_get(sk, addr, len, &sin);
 	if (state == XL_IDLE) {
-		if (len < sizeof(*sin) || addr->sa_family != AF_INET)
-			goto native;
-		remote = xl_side_of(sock_net(sk), sin->sin_addr.s_addr) ==
-				 XL_SIDE_REMOTE &&
-			 sin->sin_port;
+		remote = known && sin.sin_port &&
+			 xl_side_of(sock_net(sk), sin.sin_addr.s_addr) ==
+				 XL_SIDE_REMOTE;
 		if (!remote) {
 			if (xs)
 				xl_connect_go_local(xs);
@@ -235,10 +287,10 @@ int xl_connect(struct socket *sock, struct sockaddr *addr, int len, int flags)
 		if (!xs)
 			goto native;
 	}
-	return xl_connect_lifted(xs, sin, flags);
+	return xl_connect_lifted(xs, &sin, flags);
 
 native:
-	return xl_native->connect(sock, addr, len, flags);
+	return xl_native_of(sock)->connect(sock, addr, len, flags);
 }
 
 /*
@@ -248,19 +300,16 @@ native:
 int xl_getname(struct socket *sock, struct sockaddr *addr, int peer)
 {
 	struct xl_sock *xs = xl_sock_of(sock);
-	struct sockaddr_in *sin = (struct sockaddr_in *)addr;
 	enum xl_state state = xs ? xl_sock_state(xs) : XL_IDLE;
 
 	if (state == XL_CONNECTED) {
 		if (peer == 1 && READ_ONCE(xs->conn->reset))
 			return -ENOTCONN;
-		*sin = peer ? xs->peer : xs->local;
-	} else if (xs && !peer && xs->local.sin_addr.s_addr) {
-		/* Bound to an address that only the backend has. */
-		*sin = xs->local;
-	} else {
-		return xl_native->getname(sock, addr, peer);
+		return xl_addr_put(sock->sk, addr,
+				   peer ? &xs->peer : &xs->local);
 	}
-	sin->sin_family = AF_INET;
-	return sizeof(*sin);
+	/* Bound to an address that only the backend has. */
+	if (xs && !peer && xs->local.sin_addr.s_addr)
+		return xl_addr_put(sock->sk, addr, &xs->local);
+	return xl_native_of(sock)->getname(sock, addr, peer);
 }

@@ -18,11 +18,12 @@
  * ACCEPT is answered when a connection has come and holds one of the 32 slots
  * of the command ring until then.  So listeners come in two kinds:
  *
- *   resident   has an ACCEPT parked all the time.  At most N_RESIDENT of them:
- *              who listens first, is first served
- *   rotating   stands in line for a slot with a POLL, which the backend ends
- *              after a quarter of a second if others wait; only when POLL says
- *              that a connection is there, ACCEPT follows
+ *   resident   has an ACCEPT parked all the time.  All are, as long as there
+ *              are no more than N_RESIDENT: so many may wait for ever
+ *   rotating   if there are more: stands in line for a slot with a POLL, which
+ *              costs the backend nothing and which it ends after a quarter of
+ *              a second if others wait; only when POLL says that a connection
+ *              is there, ACCEPT follows
  *
  * Either way one command per listener is under way at most, and
  * xl_listener_work() decides what the next one is.  Connections that came wait
@@ -32,6 +33,7 @@
  * socket; after that only its work item owns it, which frees it once the last
  * command is answered.
  */
+#include <linux/ipv6.h>
 #include <linux/slab.h>
 #include <net/inet_connection_sock.h>
 #include <net/inet_common.h>
@@ -39,7 +41,7 @@
 
 #include "xenlift_sock.h"
 
-#define N_RESIDENT 8
+#define N_RESIDENT 16
 #define MAX_QUEUE 128
 #define RETRY (HZ) /* after an error of the backend */
 
@@ -52,7 +54,7 @@ struct xl_listener {
 	u64 id;
 	u32 epoch; /* backend that knows 'id'; 0: none */
 	bool listening; /* at that backend */
-	bool resident;
+	bool counted; /* in xl.n_listening; under xl.table */
 
 	spinlock_t lock; /* the rest */
 	struct xl_sock *xs; /* NULL: closed */
@@ -170,8 +172,8 @@ void xl_listener_close(struct xl_listener *l)
 
 	mutex_lock(&xl.table);
 	list_del_init(&l->node);
-	if (l->resident)
-		xl.n_resident--;
+	if (l->counted)
+		xl.n_listening--;
 	mutex_unlock(&xl.table);
 	/* Now, not in the work: a program that binds the port again at once
 	 * must find its BIND behind this RELEASE. */
@@ -333,7 +335,11 @@ static void xl_listener_work(struct work_struct *work)
 	spin_unlock_irq(&l->lock);
 	if (!go)
 		goto out;
-	if (!l->resident && !ready) {
+	if (!ready && READ_ONCE(xl.n_listening) > N_RESIDENT) {
+		/* Others have more use for an idle ring. */
+		if (l->spare)
+			xl_conn_recycle(l->spare);
+		l->spare = NULL;
 		xl_listener_submit_poll(l);
 	} else if (xl_listener_submit_accept(l)) {
 		spin_lock_irq(&l->lock);
@@ -376,10 +382,9 @@ static void xl_listener_drop(struct xl_sock *xs)
 		xl_listener_close(l);
 }
 
-static int xl_bind_lifted(struct xl_sock *xs, struct sockaddr *addr, int len,
-			  bool both)
+static int xl_bind_lifted(struct xl_sock *xs, const struct sockaddr_in *sin,
+			  struct sockaddr *addr, int len, bool both)
 {
-	const struct sockaddr_in *sin = (const struct sockaddr_in *)addr;
 	int err;
 
 	mutex_lock(&xs->op);
@@ -390,7 +395,7 @@ static int xl_bind_lifted(struct xl_sock *xs, struct sockaddr *addr, int len,
 	if (err)
 		goto out;
 	if (both) {
-		err = xl_native->bind(xs->sock, addr, len);
+		err = xl_native_of(xs->sock)->bind(xs->sock, addr, len);
 		if (err) {
 			xl_listener_drop(xs);
 			goto out;
@@ -406,48 +411,52 @@ out:
 
 int xl_bind(struct socket *sock, struct sockaddr *addr, int len)
 {
-	const struct sockaddr_in *sin = (const struct sockaddr_in *)addr;
 	struct sock *sk = sock->sk;
+	struct sockaddr_in sin;
 	struct xl_sock *xs;
 
-	if (len < sizeof(*sin) || addr->sa_family != AF_INET ||
-	    inet_sk(sk)->inet_num)
+	if (inet_sk(sk)->inet_num || !xl_addr_get(sk, addr, len, &sin))
 		goto native;
-	switch (xl_side_of(sock_net(sk), sin->sin_addr.s_addr)) {
+	switch (xl_side_of(sock_net(sk), sin.sin_addr.s_addr)) {
 	case XL_SIDE_LOCAL:
 		xl_sock_give_back(sock);
 		goto native;
 	case XL_SIDE_BOTH:
 		/* Any port will do: which one, listen() tells the backend, and
 		 * for connect() it does not matter. */
-		if (!sin->sin_port || !READ_ONCE(xl.connected))
+		if (!sin.sin_port || !READ_ONCE(xl.connected))
 			goto native;
 		xs = xl_sock_lift(sock);
 		if (!xs)
 			goto native;
-		return xl_bind_lifted(xs, addr, len, true);
+		return xl_bind_lifted(xs, &sin, addr, len, true);
 	case XL_SIDE_REMOTE:
 		xs = xl_sock_lift(sock);
 		if (!xs)
 			goto native;
-		return xl_bind_lifted(xs, addr, len, false);
+		return xl_bind_lifted(xs, &sin, addr, len, false);
 	}
 native:
-	return xl_native->bind(sock, addr, len);
+	return xl_native_of(sock)->bind(sock, addr, len);
 }
 
 /* Under xs->op.  The first listen(). */
 static int xl_listen_start(struct xl_sock *xs, int backlog)
 {
 	struct sockaddr_in any = {.sin_family = AF_INET};
+	struct sockaddr_in6 any6 = {.sin6_family = AF_INET6};
 	struct sock *sk = xs->sk;
+	bool six = sk->sk_family == AF_INET6;
 	bool native = !xs->local.sin_addr.s_addr;
 	struct xl_listener *l;
 	int err;
 
 	if (native && !inet_sk(sk)->inet_num) {
-		err = xl_native->bind(xs->sock, (struct sockaddr *)&any,
-				      sizeof(any));
+		err = xl_native_of(xs->sock)->bind(
+			xs->sock,
+			six ? (struct sockaddr *)&any6 :
+			      (struct sockaddr *)&any,
+			six ? sizeof(any6) : sizeof(any));
 		if (err)
 			return err;
 	}
@@ -465,14 +474,14 @@ static int xl_listen_start(struct xl_sock *xs, int backlog)
 		err = 0;
 	mutex_unlock(&l->reg);
 	if (!err && native)
-		err = xl_native->listen(xs->sock, backlog);
+		err = xl_native_of(xs->sock)->listen(xs->sock, backlog);
 	if (err) {
 		xl_listener_drop(xs);
 		return err;
 	}
 	mutex_lock(&xl.table);
-	l->resident = xl.n_resident < N_RESIDENT;
-	xl.n_resident += l->resident;
+	l->counted = true;
+	xl.n_listening++;
 	mutex_unlock(&xl.table);
 	if (!native)
 		xs->local = l->addr;
@@ -490,8 +499,10 @@ int xl_listen(struct socket *sock, int backlog)
 	int err;
 
 	if (!xs) {
-		/* Bound to an address of its own: local for good. */
-		if (inet_sk(sk)->inet_num && inet_sk(sk)->inet_rcv_saddr) {
+		/* Bound to an address of its own, or IPv6 alone: local for
+		 * good. */
+		if ((inet_sk(sk)->inet_num && inet_sk(sk)->inet_rcv_saddr) ||
+		    (sk->sk_family == AF_INET6 && ipv6_only_sock(sk))) {
 			xl_sock_give_back(sock);
 			goto native;
 		}
@@ -509,11 +520,11 @@ int xl_listen(struct socket *sock, int backlog)
 	case XL_LISTENING:
 		WRITE_ONCE(xs->listener->backlog, clamp(backlog, 0, 4096));
 		err = inet_sk_state_load(sk) == TCP_LISTEN ?
-			      xl_native->listen(sock, backlog) :
+			      xl_native_of(sock)->listen(sock, backlog) :
 			      0;
 		break;
 	case XL_LOCAL:
-		err = xl_native->listen(sock, backlog);
+		err = xl_native_of(sock)->listen(sock, backlog);
 		break;
 	default:
 		err = -EINVAL;
@@ -521,7 +532,7 @@ int xl_listen(struct socket *sock, int backlog)
 	mutex_unlock(&xs->op);
 	return err;
 native:
-	return xl_native->listen(sock, backlog);
+	return xl_native_of(sock)->listen(sock, backlog);
 }
 
 /* --- accept() --------------------------------------------------------------------- */

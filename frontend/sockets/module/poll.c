@@ -123,7 +123,7 @@ __poll_t xl_poll(struct file *file, struct socket *sock, poll_table *wait)
 	__poll_t mask;
 
 	if (!xs)
-		return xl_native->poll(file, sock, wait);
+		return xl_native_of(sock)->poll(file, sock, wait);
 	switch (xl_sock_state(xs)) {
 	case XL_CONNECTING:
 		sock_poll_wait(file, sock, wait);
@@ -139,7 +139,7 @@ __poll_t xl_poll(struct file *file, struct socket *sock, poll_table *wait)
 		sock_poll_wait(file, sock, wait);
 		return xl_poll_connected(xs);
 	case XL_LISTENING:
-		mask = xl_native->poll(file, sock, wait);
+		mask = xl_native_of(sock)->poll(file, sock, wait);
 		/* A listener on a foreign address only: the native socket
 		 * below it is closed, which poll would report. */
 		if (inet_sk_state_load(xs->sk) != TCP_LISTEN)
@@ -148,6 +148,6 @@ __poll_t xl_poll(struct file *file, struct socket *sock, poll_table *wait)
 			mask |= EPOLLIN | EPOLLRDNORM;
 		return mask;
 	default:
-		return xl_native->poll(file, sock, wait);
+		return xl_native_of(sock)->poll(file, sock, wait);
 	}
 }

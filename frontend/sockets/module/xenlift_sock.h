@@ -7,7 +7,7 @@
  *
  * The module makes TCP sockets of unmodified programs into PV Calls sockets.
  *
- *   capture.c   puts our proto_ops on each new AF_INET stream socket and
+ *   capture.c   puts our proto_ops on each new TCP socket and
  *               sends every call either to the native TCP code or to us
  *   connect.c   connect(), names
  *   listen.c    bind(), listen(), accept(), the table of listeners
@@ -161,7 +161,7 @@ struct xl_device {
 	struct mutex table;
 	struct list_head listeners; /* by ->node, under 'table' */
 	unsigned int n_listeners; /* with those being buried */
-	unsigned int n_resident;
+	unsigned int n_listening;
 	wait_queue_head_t changed; /* state or counts changed */
 	struct workqueue_struct *wq;
 };
@@ -260,7 +260,7 @@ struct xl_sock {
 	struct sockaddr_in peer;
 };
 
-extern const struct proto_ops *xl_native;
+const struct proto_ops *xl_native_of(const struct socket *sock);
 
 int xl_capture_init(void);
 void xl_capture_exit(void);
@@ -283,6 +283,10 @@ static inline void xl_sock_set_state(struct xl_sock *xs, enum xl_state state)
 enum xl_side { XL_SIDE_LOCAL, XL_SIDE_REMOTE, XL_SIDE_BOTH };
 
 enum xl_side xl_side_of(struct net *net, __be32 addr);
+bool xl_addr_get(const struct sock *sk, const struct sockaddr *addr, int len,
+		 struct sockaddr_in *ret);
+int xl_addr_put(const struct sock *sk, struct sockaddr *addr,
+		const struct sockaddr_in *sin);
 int xl_connect(struct socket *sock, struct sockaddr *addr, int len, int flags);
 int xl_getname(struct socket *sock, struct sockaddr *addr, int peer);
 

@@ -5,7 +5,7 @@
 # lab-kernels: 6.1 6.12
 # lab-seconds: 240
 need xenliftd xenlift-guest
-stack_up
+stack_up sockets
 in_drv 'ip link show dummy0 > /dev/null 2>&1 || ip link add dummy0 type dummy
     ip address replace 10.99.0.1/24 dev dummy0; ip link set dummy0 up'
 leak_mark

@@ -140,6 +140,10 @@ domain_start()
 
 drv_create()
 {
+    local disks
+    disks='"format=raw,vdev=xvda,access=w,script=/share/lab/block,target=/dev/vdb"'
+    [ ! -b /dev/vdc ] ||
+        disks+=',"format=raw,vdev=xvdb,access=w,script=/share/lab/block,target=/dev/vdc"'
     cat > "$LAB/drv.cfg" <<CFG
 name="drv"
 type="pvh"
@@ -154,7 +158,7 @@ max_grant_frames=128
 max_maptrack_frames=4096
 max_event_channels=16384
 vif=["script=/share/lab/vif"]
-disk=["format=raw,vdev=xvda,access=w,script=/share/lab/block,target=/dev/vdb"]
+disk=[$disks]
 CFG
     domain_start drv || return 1
     in_drv -t 180 true
@@ -438,7 +442,7 @@ drv_kill()
 stack_up()
 {
     drv_install || fail "cannot install our programs in drv"
-    if have vafsd; then
+    if [ "${1:-}" != sockets ] && have vafsd; then
         in_drv "[ -d $STORE ] || vafs init $STORE" ||
             fail "vafs init"
         drv_running vafsd || drv_start vafsd

@@ -208,6 +208,34 @@ test_no_network(void)
     close(fd);
 }
 
+static void
+test_ipv6(void)
+{
+    struct sockaddr_in6 sin6 = {.sin6_family = AF_INET6};
+    socklen_t len = sizeof sin6;
+    int l = socket(AF_INET6, SOCK_STREAM, 0), a, b;
+
+    if (l < 0 && errno == EAFNOSUPPORT) {
+        return;
+    }
+    sin6.sin6_addr = in6addr_loopback;
+    if (bind(l, (struct sockaddr *) &sin6, sizeof sin6)) {
+        CHECK(errno == EADDRNOTAVAIL);
+        close(l);
+        return;
+    }
+    CHECK(!listen(l, 4));
+    CHECK(!getsockname(l, (struct sockaddr *) &sin6, &len));
+    a = socket(AF_INET6, SOCK_STREAM, 0);
+    CHECK(!connect(a, (struct sockaddr *) &sin6, len));
+    b = accept(l, NULL, NULL);
+    CHECK(b >= 0);
+    exchange(a, b);
+    close(a);
+    close(b);
+    close(l);
+}
+
 #define N_CREATORS 1000
 static pthread_barrier_t barrier;
 static int created[N_CREATORS];
@@ -261,6 +289,7 @@ static const struct tap_case cases[] = {
     {"EADDRINUSE", test_in_use},
     {"options and errors of a fresh socket", test_options},
     {"no network: ENETUNREACH", test_no_network},
+    {"IPv6 loopback", test_ipv6},
     {"1000 concurrent creators, none missed", test_creators},
 };
 

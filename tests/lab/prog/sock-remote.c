@@ -662,6 +662,45 @@ test_bound_then_local(void)
     close(l);
 }
 
+/* What Go, Java and many servers do: one AF_INET6 socket for both. */
+static void
+test_dual_stack(void)
+{
+    struct sockaddr_in6 sin6 = {.sin6_family = AF_INET6};
+    socklen_t len = sizeof sin6;
+    int l = socket(AF_INET6, SOCK_STREAM, 0), zero = 0, a, b;
+
+    if (l < 0 && errno == EAFNOSUPPORT) {
+        return;
+    }
+    CHECK(!setsockopt(l, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero));
+    sin6.sin6_port = htons(21970);
+    CHECK(!bind(l, (struct sockaddr *) &sin6, sizeof sin6));
+    CHECK(!listen(l, 4));
+    a = socket(AF_INET6, SOCK_STREAM, 0);
+    inet_pton(AF_INET6, "::ffff:0.0.0.0", &sin6.sin6_addr);
+    inet_pton(AF_INET, drv, &sin6.sin6_addr.s6_addr[12]);
+    CHECK(!connect(a, (struct sockaddr *) &sin6, sizeof sin6));
+    b = accept(l, (struct sockaddr *) &sin6, &len);
+    CHECK(b >= 0 && len == sizeof sin6 && sin6.sin6_family == AF_INET6);
+    len = sizeof sin6;
+    CHECK(!getpeername(a, (struct sockaddr *) &sin6, &len));
+    CHECK(sin6.sin6_family == AF_INET6 && sin6.sin6_port == htons(21970));
+    CHECK(IN6_IS_ADDR_V4MAPPED(&sin6.sin6_addr));
+    send_all(a, "six", 3);
+    recv_all(b, big, 3);
+    close(a);
+    close(b);
+    a = tcp_connect("127.0.0.1", 21970);
+    b = accept(l, NULL, NULL);
+    CHECK(b >= 0);
+    send_all(b, "six", 3);
+    recv_all(a, big, 3);
+    close(a);
+    close(b);
+    close(l);
+}
+
 static const struct tap_case cases[] = {
     {"exchange and end", test_exchange},
     {"getsockname, getpeername, EISCONN", test_names},
@@ -690,6 +729,7 @@ static const struct tap_case cases[] = {
     {"listen, close, 20 times on one port", test_listen_again},
     {"closed while connecting, 60 times", test_close_connecting},
     {"bound on both sides, connected locally", test_bound_then_local},
+    {"AF_INET6 socket for IPv4 as well", test_dual_stack},
 };
 
 int
