@@ -7,6 +7,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -34,6 +35,7 @@ struct export {
     struct vafs_progress progress;
     struct seen *seen[N_BUCKETS];
     char *buf; /* CHUNK bytes. */
+    struct ninep_attr root;
     uint64_t n_files, n_dirs, n_other, n_links, bytes, n_errors;
 };
 
@@ -234,6 +236,9 @@ export_tree(struct export *ex, uint32_t fid, const char *path)
     if (!error) {
         error = ninep_getattr(ex->c, fid, NINEP_GETATTR_ALL, &a);
     }
+    if (!error && !ex->root.mode) {
+        ex->root = a;
+    }
     if (!error) {
         error = fill_entry(ex, fid, path, &a, e);
     }
@@ -242,7 +247,9 @@ export_tree(struct export *ex, uint32_t fid, const char *path)
         return error;
     }
     rc = archive_write_header(ex->archive, e);
-    if (rc < ARCHIVE_OK) {
+    /* In an archive, a warning is that a name is no UTF-8: it is kept as it
+     * is. */
+    if (rc < (ex->is_disk ? ARCHIVE_OK : ARCHIVE_WARN)) {
         complain(ex, path, archive_error_string(ex->archive));
         error = rc < ARCHIVE_WARN ? EIO : 0;
     }
@@ -332,6 +339,26 @@ open_destination(struct export *ex, const char *name)
     return true;
 }
 
+/* libarchive gives all directories their attributes at the end, but for ".".
+ */
+static void
+finish_root(struct export *ex)
+{
+    struct timespec times[2] = {
+        {ex->root.atime.sec, ex->root.atime.nsec},
+        {ex->root.mtime.sec, ex->root.mtime.nsec},
+    };
+
+    if (!S_ISDIR(ex->root.mode)) {
+        return;
+    }
+    if ((!geteuid() && chown(".", ex->root.uid, ex->root.gid)) ||
+        chmod(".", ex->root.mode & 07777) ||
+        utimensat(AT_FDCWD, ".", times, 0)) {
+        complain(ex, ".", strerror(errno));
+    }
+}
+
 static void
 report(struct export *ex, bool to_stdout)
 {
@@ -410,6 +437,9 @@ vafs_cmd_export(const struct vafs_options *options, int argc, char *argv[])
         }
         if (archive_write_close(ex->archive) != ARCHIVE_OK) {
             complain(ex, argv[2], archive_error_string(ex->archive));
+        }
+        if (ex->is_disk && !error) {
+            finish_root(ex);
         }
         vafs_progress_end(&ex->progress);
         report(ex, !strcmp(argv[2], "-"));

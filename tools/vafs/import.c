@@ -311,7 +311,9 @@ put_data(struct import *im, struct archive_entry *e, uint32_t fid,
             return EIO;
         }
         error = ninep_write_all(im->c, fid, offset, buf, size);
-        end = offset + size;
+        if (size) { /* A hole at the end comes as an empty block. */
+            end = offset + size;
+        }
         im->bytes += size;
         vafs_progress_show(&im->progress, "%llu files, %llu MB",
                            (unsigned long long) im->n_files,
@@ -529,18 +531,19 @@ put_entry(struct import *im, struct archive_entry *e)
     return put_node(im, e, last);
 }
 
+/* Gives directories their attributes, unless all is lost anyway. */
 static void
-finish_directories(struct import *im)
+finish_directories(struct import *im, bool apply)
 {
     /* The innermost came last. */
     for (size_t i = im->n_directories; i-- > 0;) {
         struct directory *d = &im->directories[i];
         uint32_t fid;
-        int error = ninep_walk_path(im->c, im->fids[0],
-                                    !strcmp(d->path, ".") ? "" : d->path,
-                                    &fid, NULL);
+        int error = apply ? ninep_walk_path(im->c, im->fids[0], d->path,
+                                            &fid, NULL)
+                          : 0;
 
-        if (!error) {
+        if (apply && !error) {
             d->set.fid = fid;
             error = ninep_setattr(im->c, &d->set);
             ninep_release(im->c, fid);
@@ -554,10 +557,6 @@ finish_directories(struct import *im)
 }
 
 /* Reading. */
-
-struct linked {
-    struct archive_entry_linkresolver *resolver;
-};
 
 static int
 import_entries(struct import *im, bool is_disk)
@@ -755,9 +754,7 @@ vafs_cmd_import(const struct vafs_options *options, int argc, char *argv[])
     } else {
         error = import_entries(im, is_disk);
         collect(im);
-        if (!error) {
-            finish_directories(im);
-        }
+        finish_directories(im, !error);
         pop(im, 0);
         collect(im);
         if (!error) {

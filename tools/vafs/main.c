@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <locale.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -242,6 +243,9 @@ main(int argc, char *argv[])
         /* Then it says more. */
     }
     signal(SIGPIPE, SIG_IGN);
+    /* Archives' names are UTF-8 where they can be, whatever the user's
+     * locale. */
+    setlocale(LC_CTYPE, "C.UTF-8");
     while ((c = getopt_long(argc, argv, "+", long_options, NULL)) != -1) {
         switch (c) {
         case STORE:

@@ -94,8 +94,9 @@ version_prepare(struct request *req)
 static int
 auth_prepare(struct request *req UNUSED)
 {
-    /* An error is how a server says that no authentication is needed. */
-    return EOPNOTSUPP;
+    /* An error is how a server says that no authentication is needed.  diod's
+     * clients go on after this one only. */
+    return ENOENT;
 }
 
 static int
