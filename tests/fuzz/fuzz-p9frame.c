@@ -46,7 +46,8 @@ request(struct p9frame *f, const uint8_t record[12])
             abort();
         }
         in_flight[tag] = (record[0] >> 1 & 1) + 1;
-        if (head[4] == NINEP_TVERSION && n == 11 && get_le32(head + 7) > MSIZE) {
+        if (head[4] == NINEP_TVERSION && n == 11 &&
+            get_le32(head + 7) > MSIZE) {
             abort();
         }
     } else if (!in_flight[tag]) {
