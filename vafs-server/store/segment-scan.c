@@ -178,7 +178,8 @@ segment_location(const struct codec_record *r, enum store_class class)
 }
 
 int
-segment_check_header(struct segments *segs, struct segment *seg)
+segment_check_header(struct segments *segs, struct segment *seg,
+                     enum store_class *ret_class)
 {
     uint8_t header[SEG_HEADER_SIZE];
     int error;
@@ -195,7 +196,7 @@ segment_check_header(struct segments *segs, struct segment *seg)
         get_le64(header + SEG_OFS_PACK) != seg->pack) {
         return EBADMSG;
     }
-    seg->class = header[SEG_OFS_CLASS];
+    *ret_class = header[SEG_OFS_CLASS];
     return 0;
 }
 
@@ -577,7 +578,7 @@ segment_recover(struct segments *segs, struct segment *seg, uint32_t covered,
         seg->state = SEGMENT_SEALED;
         return 0;
     }
-    error = segment_check_header(segs, seg);
+    error = segment_check_header(segs, seg, &seg->class);
     if (error && error != EBADMSG) {
         return error;
     }

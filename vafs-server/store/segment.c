@@ -451,7 +451,7 @@ segments_close_open__(struct segments *segs, struct segment_appender *app)
     app->open = NULL;
     pthread_mutex_lock(&segs->mutex);
     seg->state = SEGMENT_FULL;
-    segs->new_full = true;
+    __atomic_store_n(&segs->new_full, true, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&segs->mutex);
     segment_release(segs, seg);
 }
@@ -543,13 +543,7 @@ segments_publish(struct segments *segs, enum store_class class,
 bool
 segments_take_full(struct segments *segs)
 {
-    bool full;
-
-    pthread_mutex_lock(&segs->mutex);
-    full = segs->new_full;
-    segs->new_full = false;
-    pthread_mutex_unlock(&segs->mutex);
-    return full;
+    return __atomic_exchange_n(&segs->new_full, false, __ATOMIC_ACQ_REL);
 }
 
 /* Syncing. */
@@ -822,7 +816,7 @@ segments_start(struct segments *segs)
             }
             if (seg->header_damaged || seg->end >= segs->segment_size) {
                 seg->state = SEGMENT_FULL;
-                segs->new_full = true;
+                __atomic_store_n(&segs->new_full, true, __ATOMIC_RELEASE);
             } else {
                 error = segment_acquire(segs, seg);
                 if (error) {

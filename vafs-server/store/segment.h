@@ -80,7 +80,7 @@ struct segments {
     uint64_t next_pack;
     struct list idle; /* Open files without users, oldest first. */
     size_t n_open;
-    bool new_full;
+    bool new_full;    /* Atomic. */
     uint64_t n_syncs; /* Atomic. */
 };
 
@@ -188,7 +188,8 @@ int segment_entries(struct segments *, struct segment *, segment_entry_cb *,
 uint32_t segment_location(const struct codec_record *, enum store_class);
 
 /* Checks the header on disk. */
-int segment_check_header(struct segments *, struct segment *) NODISCARD;
+int segment_check_header(struct segments *, struct segment *,
+                         enum store_class *ret_class) NODISCARD;
 /* Writes it anew: all that matters in it is known otherwise. */
 int segment_repair_header(struct segments *, struct segment *) NODISCARD;
 

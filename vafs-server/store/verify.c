@@ -252,14 +252,15 @@ verify_segment__(struct verify *v, struct segment *seg)
                                 .aux = v,
                                 .want_bad = true};
     uint32_t end = __atomic_load_n(&seg->end, __ATOMIC_ACQUIRE), footer_end;
+    enum store_class class;
     bool sealed;
     int error;
 
     if (end <= SEG_HEADER_SIZE) {
         return 0;
     }
-    error = segment_check_header(segs, seg);
-    if (error == EBADMSG) {
+    error = segment_check_header(segs, seg, &class);
+    if (error == EBADMSG || (!error && class != seg->class)) {
         verify_report__(v, STORE_BAD_SEGMENT, seg, 0, NULL,
                         "the segment's header is damaged");
     } else if (error) {
