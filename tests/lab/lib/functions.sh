@@ -5,7 +5,7 @@
 #
 #   guest_create NAME [OPTION...]   starts a guest and waits for its agent
 #       pv | pvh              kind (default $LAB_TYPE)
-#       kernel=6.1|6.12       default $LAB_KERNEL
+#       kernel=6.1|6.12|kasan default $LAB_KERNEL
 #       memory=MiB vcpus=N
 #       root=none|9p:TAG      initial RAM disk only, or a root on 9p
 #       insmod=FILE           our module, loaded by the first process
@@ -168,7 +168,7 @@ guest_create()
 {
     local name=$1 type=$LAB_TYPE kernel=$LAB_KERNEL memory=256 vcpus=1
     local root=none append='' wait=1 vif=0 vbd=0 word backend
-    local p9=() disks=() lines=() jobs=() tag path try
+    local p9=() disks=() lines=() jobs=() tag path try image
     shift
 
     for word in "$@"; do
@@ -204,11 +204,17 @@ guest_create()
         esac
     done
 
+    image=/boot/vmlinux-$kernel
+    if [ "$kernel" = kasan ]; then
+        image=/share/vmlinux-kasan
+        [ -f $image ] || skip "no kernel with KASAN; see tests/lab/kasan-kernel"
+        [ "$memory" -ge 768 ] || memory=768
+    fi
     {
         cat <<CFG
 name="$name"
 type="$type"
-kernel="/boot/vmlinux-$kernel"
+kernel="$image"
 ramdisk="$(lab_ramdisk "$kernel")"
 cmdline="$LAB_APPEND lab=guest lab.root=$root$append"
 memory=$memory
