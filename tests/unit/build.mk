@@ -14,3 +14,4 @@ $(call unit,test-store-crash,tests/unit/test-store-crash.c tests/unit/store-help
 $(call unit,test-store-oom,tests/unit/test-store-oom.c,vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson -Wl$(comma)--wrap=malloc$(comma)--wrap=calloc$(comma)--wrap=realloc$(comma)--wrap=aligned_alloc)
 $(call unit,test-tree,tests/unit/test-tree.c,crash vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
 $(call unit,test-branch-model,tests/unit/test-branch-model.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
+$(call unit,test-branch-crash,tests/unit/test-branch-crash.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
