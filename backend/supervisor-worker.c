@@ -21,6 +21,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -833,7 +834,10 @@ worker_on_control(uint32_t events UNUSED, void *guest_)
         return;
     }
     if (n <= 0) {
-        if (guest->worker == WORKER_QUITTING) {
+        struct pollfd pfd = {.fd = guest->pidfd, .events = POLLIN};
+
+        if (guest->worker == WORKER_QUITTING ||
+            (guest->pidfd >= 0 && poll(&pfd, 1, 100) == 1)) {
             close_control(guest); /* The exit follows, or the timer. */
         } else {
             worker_misbehaved(guest, "has hung up");
