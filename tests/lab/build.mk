@@ -21,3 +21,9 @@ lab-images:
 	@tests/lab/images
 
 test-prepare demo-prepare: lab-images lab-progs
+
+## make bench-lab           ours against netfront, blkfront and QEMU's 9pfs
+.PHONY: bench-lab
+bench-lab: setup
+	@$(MAKE) --no-print-directory demo-prepare
+	@tests/lab/bench

@@ -167,7 +167,7 @@ CFG
 guest_create()
 {
     local name=$1 type=$LAB_TYPE kernel=$LAB_KERNEL memory=256 vcpus=1
-    local root=none append='' wait=1 vif=0 vbd=0 word backend
+    local root=none append='' wait=1 vif=0 vbd=0 qemu=0 foreign=0 word backend
     local p9=() disks=() lines=() jobs=() tag path try image
     shift
 
@@ -188,9 +188,7 @@ guest_create()
             word="tag=$tag,path=$path,security_model=none"
             [ "$backend" = 0 ] || word+=",backend=$backend"
             p9+=("'$word'")
-            [ "$backend" = 0 ] || lines+=(
-                'device_model_override="/share/lab/no-device-model"'
-                'device_model_version="qemu-xen-traditional"')
+            if [ "$backend" = 0 ]; then qemu=1; else foreign=1; fi
             ;;
         vif) vif=1
             lines+=('vif=["backend=drv,script=/bin/true"]') ;;
@@ -204,6 +202,10 @@ guest_create()
         esac
     done
 
+    # QEMU has nothing to do for devices whose backend is in drv.
+    [ $foreign = 0 ] || [ $qemu = 1 ] || lines+=(
+        'device_model_override="/share/lab/no-device-model"'
+        'device_model_version="qemu-xen-traditional"')
     image=/boot/vmlinux-$kernel
     if [ "$kernel" = kasan ]; then
         image=/share/vmlinux-kasan
