@@ -35,7 +35,9 @@
  * of this guest only.
  *
  * Each receive also asks for the header of the next message, so that a stream
- * of responses costs one system call each.
+ * of responses costs one system call each.  If only one request is in flight,
+ * as with a program that waits for each answer, the ring is known beforehand
+ * and header and body are received in one call, too.
  */
 #include "backend/worker.h"
 
@@ -71,6 +73,8 @@ COVERAGE_DEFINE(p9_budget);
 #define P9_BUDGET (1024 * 1024)
 
 struct p9_dev;
+
+BUILD_ASSERT(P9FRAME_MAX_RINGS >= WP_MAX_RINGS);
 
 struct p9_ring {
     struct p9_dev *dev;
@@ -327,6 +331,67 @@ p9_recv__(struct p9_dev *dev, struct iovec *iov, int n_iov)
     return 0;
 }
 
+/* The head is complete: finds the ring.  False if the device has failed. */
+static bool
+p9_begin_response__(struct p9_dev *dev)
+{
+    const char *error;
+    int ring;
+
+    error = p9frame_response(&dev->frame, dev->head, &ring, &dev->rx_size);
+    if (!error && dev->rx_size > dev->rings[ring].in.size) {
+        error = "longer than the ring";
+    }
+    if (error) {
+        worker_device_fail(&dev->up, EPROTO, "response from vafsd: %s", error);
+        return false;
+    }
+    dev->rx_ring = &dev->rings[ring];
+    dev->rx_done = 0;
+    return true;
+}
+
+/* Receives the answer to the only request in flight in one go: the header to
+ * private memory, the body to where it belongs in its ring.  Returns false,
+ * having done nothing, where the usual way must be taken. */
+static bool
+p9_recv_only__(struct p9_dev *dev)
+{
+    int only = p9frame_only_ring(&dev->frame);
+    struct p9_ring *ring;
+    struct iovec iov[3];
+    uint32_t space;
+    size_t n;
+    int n_iov;
+
+    if (only < 0 || dev->n_head) {
+        return false;
+    }
+    ring = &dev->rings[only];
+    if (ring_bytes_free(&ring->in, &space) || space < dev->frame.msize) {
+        return false;
+    }
+    iov[0].iov_base = dev->head;
+    iov[0].iov_len = XEN9PFS_HEADER_SIZE;
+    n_iov =
+        ring_bytes_free_iov(&ring->in, XEN9PFS_HEADER_SIZE,
+                            dev->frame.msize - XEN9PFS_HEADER_SIZE, &iov[1]);
+    n = p9_recv__(dev, iov, 1 + n_iov);
+    dev->n_head = MIN(n, XEN9PFS_HEADER_SIZE);
+    if (dev->n_head < XEN9PFS_HEADER_SIZE || !p9_begin_response__(dev)) {
+        return true;
+    }
+    if (n > dev->rx_size) {
+        worker_device_fail(&dev->up, EPROTO,
+                           "response from vafsd: a tag that is not in flight");
+        return true;
+    }
+    ring_bytes_copy_in(&ring->in, 0, dev->head, XEN9PFS_HEADER_SIZE);
+    dev->n_head = 0;
+    dev->rx_done = n;
+    return true;
+}
+
 /* Completes the head of the next response and finds its ring. */
 static void
 p9_recv_head__(struct p9_dev *dev)
@@ -334,8 +399,6 @@ p9_recv_head__(struct p9_dev *dev)
     uint32_t head_size = dev->n_head < XEN9PFS_HEADER_SIZE
                              ? XEN9PFS_HEADER_SIZE
                              : p9frame_response_head(dev->head);
-    const char *error;
-    int ring;
 
     if (dev->n_head < head_size) {
         struct iovec iov = {.iov_base = dev->head + dev->n_head,
@@ -347,16 +410,7 @@ p9_recv_head__(struct p9_dev *dev)
             return;
         }
     }
-    error = p9frame_response(&dev->frame, dev->head, &ring, &dev->rx_size);
-    if (!error && dev->rx_size > dev->rings[ring].in.size) {
-        error = "longer than the ring";
-    }
-    if (error) {
-        worker_device_fail(&dev->up, EPROTO, "response from vafsd: %s", error);
-        return;
-    }
-    dev->rx_ring = &dev->rings[ring];
-    dev->rx_done = 0;
+    p9_begin_response__(dev);
 }
 
 /* Waits for space and puts the head in the ring.  True if it is there. */
@@ -450,10 +504,10 @@ p9_run_in__(struct p9_dev *dev)
             COVERAGE_INC(p9_budget);
             return true;
         }
-        if (!dev->rx_ring) {
-            p9_recv_head__(dev);
-        } else {
+        if (dev->rx_ring) {
             p9_recv_body__(dev);
+        } else if (!p9_recv_only__(dev)) {
+            p9_recv_head__(dev);
         }
     }
     return false;

@@ -112,6 +112,7 @@ p9frame_request(struct p9frame *f, uint8_t *head, uint32_t head_size,
     t->type = head[4];
     t->oldtag = tag;
     f->n_in_flight++;
+    f->n_by_ring[ring]++;
     if (head[4] == NINEP_TVERSION) {
         COVERAGE_INC(p9_version);
         f->is_resetting = true;
@@ -137,6 +138,7 @@ static void
 p9frame_release__(struct p9frame *f, uint16_t tag)
 {
     if (f->tags[tag].ring1) {
+        f->n_by_ring[f->tags[tag].ring1 - 1]--;
         f->tags[tag].ring1 = 0;
         f->n_in_flight--;
     }
@@ -190,4 +192,20 @@ p9frame_response(struct p9frame *f, const uint8_t *head, int *ret_ring,
     *ret_ring = t.ring1 - 1;
     *ret_size = size;
     return NULL;
+}
+
+/* Returns the ring whose request is the only one in flight, so that the next
+ * bytes from vafsd can be nothing but its answer, with a head of 7 bytes; or
+ * -1. */
+int
+p9frame_only_ring(const struct p9frame *f)
+{
+    if (f->n_in_flight == 1 && !f->is_resetting) {
+        for (int i = 0; i < P9FRAME_MAX_RINGS; i++) {
+            if (f->n_by_ring[i]) {
+                return i;
+            }
+        }
+    }
+    return -1;
 }

@@ -11,6 +11,7 @@
 
 /* Longest head: header and msize. */
 #define P9FRAME_HEAD_MAX 11
+#define P9FRAME_MAX_RINGS 8
 
 struct p9frame_tag;
 
@@ -18,7 +19,8 @@ struct p9frame {
     uint32_t max;   /* Longest message that can be carried. */
     uint32_t msize; /* Longest message now, <= max. */
     uint32_t n_in_flight;
-    bool is_resetting; /* A Tversion is unanswered. */
+    uint32_t n_by_ring[P9FRAME_MAX_RINGS]; /* The same by ring. */
+    bool is_resetting;                     /* A Tversion is unanswered. */
     uint16_t version_tag;
     struct p9frame_tag *tags; /* 65536 of them. */
 };
@@ -36,6 +38,7 @@ const char *p9frame_request(struct p9frame *, uint8_t *head,
 uint32_t p9frame_response_head(const uint8_t head[7]);
 const char *p9frame_response(struct p9frame *, const uint8_t *head,
                              int *ret_ring, uint32_t *ret_size);
+int p9frame_only_ring(const struct p9frame *);
 
 static inline bool
 p9frame_is_resetting(const struct p9frame *f)
