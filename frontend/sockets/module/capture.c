@@ -26,8 +26,9 @@
  * exit waits until the count is zero.  synchronize_rcu_tasks() before and
  * after covers the instructions before the increment and after the decrement.
  */
+#include <linux/delay.h>
 #include <linux/kprobes.h>
-#include <linux/percpu-refcount.h>
+#include <linux/percpu.h>
 #include <linux/splice.h>
 #include <linux/tcp.h>
 #include <asm/ioctls.h>
@@ -46,19 +47,29 @@
 /* Native and ours, of AF_INET and AF_INET6. */
 static const struct proto_ops *xl_native[2];
 static struct proto_ops xl_ops[2];
-static atomic_t xl_inside = ATOMIC_INIT(0);
-static DECLARE_WAIT_QUEUE_HEAD(xl_outside);
+
+/* Calls under way: the sum over all processors, since a call may end on
+ * another one than it began on. */
+static DEFINE_PER_CPU(long, xl_inside);
 
 static void xl_enter(void)
 {
-	atomic_inc(&xl_inside);
-	smp_mb__after_atomic();
+	this_cpu_inc(xl_inside);
 }
 
 static void xl_leave(void)
 {
-	if (atomic_dec_and_test(&xl_inside))
-		wake_up(&xl_outside);
+	this_cpu_dec(xl_inside);
+}
+
+static bool xl_is_inside(void)
+{
+	long sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu(xl_inside, cpu));
+	return sum;
 }
 
 static bool xl_is_ours(const struct proto_ops *ops)
@@ -600,6 +611,7 @@ void xl_capture_exit(void)
 		pr_warn("xenlift_sock: missed %lu sockets\n",
 			xl_kprobe.nmissed);
 	synchronize_rcu_tasks();
-	wait_event(xl_outside, !atomic_read(&xl_inside));
+	while (xl_is_inside())
+		msleep(10);
 	synchronize_rcu_tasks();
 }

@@ -322,8 +322,12 @@ static void xl_listener_work(struct work_struct *work)
 	err = xl_listener_register(l);
 	if (err) {
 		/* Offline: the next backend kicks us. */
-		if (!xl_is_offline(err))
-			xl_listener_kick(l, RETRY);
+		if (xl_is_offline(err))
+			goto out;
+		pr_warn_ratelimited(
+			"xenlift_sock: port %u is not listened for: %d\n",
+			ntohs(l->addr.sin_port), err);
+		xl_listener_kick(l, RETRY);
 		goto out;
 	}
 	spin_lock_irq(&l->lock);
@@ -582,8 +586,8 @@ static int xl_accept_graft(struct xl_sock *xs, struct socket *newsock)
 	struct socket *tmp;
 	int err;
 
-	err = __sock_create(sock_net(parent), PF_INET, SOCK_STREAM, IPPROTO_TCP,
-			    &tmp, 0);
+	err = __sock_create(sock_net(parent), parent->sk_family, SOCK_STREAM,
+			    IPPROTO_TCP, &tmp, 0);
 	if (err)
 		return err;
 	sk = tmp->sk;
