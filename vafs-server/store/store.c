@@ -338,6 +338,12 @@ store_open_index__(struct store *store)
     bool rebuild = store->flags & STORE_REBUILD;
     int error = 0;
 
+    if (!(store->flags & STORE_READ_ONLY)) {
+        error = store->files->ops->mkdir(store->files, "idx");
+        if (error) {
+            return error;
+        }
+    }
     if (!rebuild) {
         error = index_load(store->index);
         if (error == ENOENT || error == EBADMSG) {
