@@ -10,7 +10,7 @@
  *
  * The attach name comes from the backend's 'path' node, which the toolstack
  * wrote.  It binds the session: the aname that the guest itself sends can only
- * name something below it (see vafs-server/view/attach.h).
+ * name something below it (see vafs-server/view/view.h).
  *
  * All integers are little-endian.
  *
