@@ -894,6 +894,38 @@ test_reconnect_and_leaks(void)
     device_up();
 }
 
+/* The hypervisor refuses the n-th mapping or binding: an error, and nothing
+ * stays behind. */
+static void
+test_faults(void)
+{
+    static const enum hv_fault faults[] = {HV_FAULT_GRANT_PREPARE,
+                                           HV_FAULT_EVTCHN_BIND};
+    struct hv_local_counts base, now;
+    struct pvfront_sock *s;
+
+    harness_counts(&base);
+    for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+        for (unsigned int nth = 1; nth <= 2; nth++) {
+            int error;
+
+            CHECK_EQ(hv_local_fault(h.back, 0, faults[i], nth, 1, ENOSPC), 0);
+            error = pvfront_connect(f, &echo_address, 1, MS, &s);
+            if (error) {
+                CHECK_EQ(error, EINVAL);
+            } else {
+                CHECK(faults[i] == HV_FAULT_EVTCHN_BIND && nth == 2);
+                CHECK_EQ(pvfront_close(s, false, MS), 0);
+            }
+            CHECK_EQ(hv_local_fault(h.back, 0, faults[i], 1, 0, 0), 0);
+        }
+    }
+    test_echo();
+    harness_counts(&now);
+    CHECK_EQ(now.n_maps, base.n_maps);
+    CHECK_EQ(now.n_ports, base.n_ports);
+}
+
 static void
 test_memory(void)
 {
@@ -966,6 +998,7 @@ run_all(const char *mode)
         {"adoption", test_adoption},
         {"bad devices", test_bad_devices},
         {"reconnects leak nothing", test_reconnect_and_leaks},
+        {"mapping and binding fail", test_faults},
         {"memory", test_memory},
     };
 
