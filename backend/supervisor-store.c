@@ -175,16 +175,14 @@ name_to_number(const char *name, uint64_t max, uint64_t *ret_number)
 }
 
 static void
-scan_guest(struct supervisor *sup, const struct device_type *type,
-           uint16_t domid,
-           void (*cb)(struct supervisor *, const struct device_type *,
-                      uint16_t domid, uint32_t devid))
+scan_guest(struct supervisor *sup, const char *top,
+           const struct device_type *type, uint16_t domid, store_scan_cb *cb)
 {
     char **names;
     path_buf path;
     size_t n;
 
-    snprintf(path, sizeof path, "backend/%s/%u", type->back, domid);
+    snprintf(path, sizeof path, "%s/%s/%u", top, type->back, domid);
     if (hv_xs_directory(sup->hv, HV_XS_NONE, path, &names, &n)) {
         return;
     }
@@ -198,10 +196,9 @@ scan_guest(struct supervisor *sup, const struct device_type *type,
     hv_xs_names_free(names, n);
 }
 
-void
-store_scan(struct supervisor *sup,
-           void (*cb)(struct supervisor *, const struct device_type *,
-                      uint16_t domid, uint32_t devid))
+/* Calls 'cb' for each TYPE/DOMID/DEVID below 'top' whose type is served. */
+static void
+scan_below(struct supervisor *sup, const char *top, store_scan_cb *cb)
 {
     for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
         char **names;
@@ -211,7 +208,7 @@ store_scan(struct supervisor *sup,
         if (!type_is_served(sup->options, &types[i])) {
             continue;
         }
-        snprintf(path, sizeof path, "backend/%s", types[i].back);
+        snprintf(path, sizeof path, "%s/%s", top, types[i].back);
         if (hv_xs_directory(sup->hv, HV_XS_NONE, path, &names, &n)) {
             continue;
         }
@@ -219,11 +216,17 @@ store_scan(struct supervisor *sup,
             uint64_t domid;
 
             if (name_to_number(names[j], HV_DOMID_INVALID - 1, &domid)) {
-                scan_guest(sup, &types[i], domid, cb);
+                scan_guest(sup, top, &types[i], domid, cb);
             }
         }
         hv_xs_names_free(names, n);
     }
+}
+
+void
+store_scan(struct supervisor *sup, store_scan_cb *cb)
+{
+    scan_below(sup, "backend", cb);
 }
 
 /* ## Facts ## */
@@ -571,7 +574,6 @@ store_delete(struct device *dev)
     return 0;
 }
 
-/* The text ends up in xenstore, whose values are printable by custom. */
 void
 store_set_error(struct device *dev)
 {
@@ -580,29 +582,61 @@ store_set_error(struct device *dev)
     error_path(dev, path);
     if (hv_xs_write(dev->guest->sup->hv, HV_XS_NONE, path, dev->error)) {
         vlog_dbg("cannot write %s", path);
-    } else {
-        dev->has_error_node = true;
     }
 }
 
+/* Removes the directory of the error node 'path' and, if nothing else is in
+ * it, that of the guest: error/backend/TYPE/DOMID/DEVID/error. */
+static void
+remove_error(struct hv *hv, path_buf path)
+{
+    int error;
+
+    *strrchr(path, '/') = '\0';
+    error = hv_xs_rm(hv, HV_XS_NONE, path);
+    if (!error) {
+        *strrchr(path, '/') = '\0';
+        prune(hv, path);
+    } else if (error != ENOENT) {
+        vlog_dbg("cannot remove %s: %s", path, strerror(error));
+    }
+}
+
+/* Also looks for a node of which this process does not know: an earlier
+ * supervisor may have written it. */
 void
 store_clear_error(struct device *dev)
 {
-    dev->error[0] = '\0';
-    if (dev->has_error_node) {
-        struct hv *hv = dev->guest->sup->hv;
-        path_buf path;
+    path_buf path;
 
-        /* error/backend/TYPE/DOMID/DEVID/error: up to DOMID if empty. */
-        error_path(dev, path);
-        *strrchr(path, '/') = '\0';
-        if (hv_xs_rm(hv, HV_XS_NONE, path)) {
-            vlog_dbg("cannot remove %s", path);
-        }
-        *strrchr(path, '/') = '\0';
-        prune(hv, path);
-        dev->has_error_node = false;
+    dev->error[0] = '\0';
+    error_path(dev, path);
+    remove_error(dev->guest->sup->hv, path);
+}
+
+/* Removes the error node of a device that has gone while no supervisor ran. */
+static void
+check_error(struct supervisor *sup, const struct device_type *type,
+            uint16_t domid, uint32_t devid)
+{
+    path_buf path;
+    char *value;
+
+    snprintf(path, sizeof path, XS_BACK_DIR_FMT, sup->domid, type->back, domid,
+             devid);
+    if (!hv_xs_read(sup->hv, HV_XS_NONE, path, &value)) {
+        free(value);
+        return;
     }
+    snprintf(path, sizeof path, XS_BACK_ERROR_FMT, sup->domid, type->back,
+             domid, devid);
+    remove_error(sup->hv, path);
+}
+
+void
+store_clean_errors(struct supervisor *sup)
+{
+    scan_below(sup, "error/backend", check_error);
 }
 
 /* ## Identity ## */

@@ -388,6 +388,7 @@ device_act(struct device *dev, const struct xenbus_action *action)
         error = store_delete(dev);
         break;
     case XENBUS_FORGET:
+        store_clear_error(dev);
         break;
     }
     if (error) {
@@ -643,6 +644,7 @@ supervisor_create(struct loop *loop, const struct supervisor_options *options,
     if (error) {
         goto error;
     }
+    store_clean_errors(sup);
     store_scan(sup, device_found);
     run_dirty(sup);
     vlog_info("serving from domain %u, hypervisor %s", sup->domid,

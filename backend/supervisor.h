@@ -43,9 +43,8 @@ struct device {
     bool is_watched; /* A watch on 'front_path'/state is set. */
     char *front_path;
     struct xenbus_facts facts;
-    uint32_t generation; /* Of the last WP_DEVICE_ADD. */
-    unsigned n_retries;  /* In a row, for the back-off. */
-    bool has_error_node;
+    uint32_t generation;             /* Of the last WP_DEVICE_ADD. */
+    unsigned n_retries;              /* In a row, for the back-off. */
     char error[WP_REASON_SIZE + 64]; /* "" = none. */
     union wp_geometry geometry;      /* As connected. */
     struct loop_timer timer;
@@ -164,9 +163,12 @@ int store_read_path(struct device *, char **ret_path) NODISCARD;
 void store_identify(struct guest *);
 
 /* Calls 'cb' for each device that stands in our backend directories. */
-void store_scan(struct supervisor *,
-                void (*cb)(struct supervisor *, const struct device_type *,
-                           uint16_t domid, uint32_t devid));
+typedef void store_scan_cb(struct supervisor *, const struct device_type *,
+                           uint16_t domid, uint32_t devid);
+void store_scan(struct supervisor *, store_scan_cb *);
+
+/* Removes error nodes of devices that are no more. */
+void store_clean_errors(struct supervisor *);
 
 /* ## supervisor-worker.c ## */
 

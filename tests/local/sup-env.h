@@ -55,6 +55,10 @@ int64_t sup_counter(const char *name);
 /* Process id of the worker of 'domid' that is up; 0 if there is none. */
 pid_t worker_pid(unsigned domid);
 unsigned count_fds(pid_t pid);
+
+/* Open descriptors of xenliftd while it does nothing. */
+unsigned idle_fds(void);
+
 bool socket_exists(unsigned domid);
 
 /* The toolstack. */

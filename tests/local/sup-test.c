@@ -395,7 +395,7 @@ bad_workers(void)
     begin_anew(&bad);
 
     /* Descriptors that a worker sends do not stay. */
-    n_fds = count_fds(sup_pid());
+    n_fds = idle_fds();
     front_offer(&bad, SUP_DESCRIPTORS);
     WAIT_FOR(back_state(40, PV, 0) == XENBUS_CONNECTED);
     CHECK(sup_counter("sup_worker_late_news") >= 20);
@@ -527,7 +527,7 @@ static void
 no_leaks(void)
 {
     struct hv_local_counts before, after;
-    unsigned n_fds = count_fds(sup_pid());
+    unsigned n_fds = idle_fds();
 
     MUST(hv_local_counts(dom0, &before));
     for (unsigned round = 0; round < 4; round++) {
@@ -560,6 +560,158 @@ no_leaks(void)
     CHECK(after.n_watches == before.n_watches);
 }
 
+/* ## Random lives ## */
+
+enum { N_LIVES = 6, N_STEPS = 400 };
+
+/* A guest that does anything at any time. */
+struct life {
+    unsigned domid;
+    bool exists, has_device;
+    struct front front;
+};
+
+static uint32_t
+random_below(uint32_t *seed, uint32_t n)
+{
+    *seed = *seed * 1664525 + 1013904223;
+    return (*seed >> 8) % n;
+}
+
+static void
+life_end(struct life *life)
+{
+    ts_destroy(life->domid);
+    front_close(&life->front);
+    life->exists = false;
+}
+
+static void
+life_step(struct life *life, uint32_t *seed)
+{
+    char arg[16];
+
+    if (!life->exists) {
+        ts_create(life->domid);
+        front_open(&life->front, life->domid, PV, 0);
+        life->exists = true;
+        life->has_device = false;
+        return;
+    }
+    if (!life->has_device) {
+        if (!back_exists(life->domid, PV, 0)) {
+            ts_add(life->domid, PV, PV, 0, NULL);
+            life->has_device = true;
+        }
+        return;
+    }
+    switch (random_below(seed, 12)) {
+    case 0:
+        life_end(life);
+        break;
+    case 1:
+        ts_remove(life->domid, PV, 0);
+        life->has_device = false;
+        break;
+    case 2:
+    case 3:
+        front_state(&life->front, random_below(seed, 7));
+        break;
+    case 4:
+        snprintf(arg, sizeof arg, "%u", life->domid);
+        json_decref(sup_ctl("guest/kill-worker", arg));
+        break;
+    case 5:
+        front_offer(&life->front, random_below(seed, SUP_DESCRIPTORS + 1));
+        break;
+    default:
+        switch (back_state(life->domid, PV, 0)) {
+        case XENBUS_INIT_WAIT:
+            front_offer(&life->front, SUP_SERVE);
+            break;
+        case XENBUS_CONNECTED:
+            front_state(&life->front, XENBUS_CONNECTED);
+            break;
+        case XENBUS_CLOSING:
+            front_state(&life->front, XENBUS_CLOSED);
+            break;
+        default:
+            front_state(&life->front, XENBUS_INITIALISING);
+        }
+    }
+}
+
+/* Prints what is in the registry below 'path', for a test that failed. */
+static void
+print_nodes(const char *path)
+{
+    char **names;
+    size_t n;
+
+    printf("# %s\n", path);
+    if (!hv_xs_directory(dom0, HV_XS_NONE, path, &names, &n)) {
+        for (size_t i = 0; i < n; i++) {
+            char below[512];
+
+            snprintf(below, sizeof below, "%s/%s", path, names[i]);
+            print_nodes(below);
+        }
+        hv_xs_names_free(names, n);
+    }
+}
+
+/* Guests, workers, toolstack and supervisor do what they like; afterwards a
+ * new guest is served as ever and nothing is left of the others. */
+static void
+random_lives(void)
+{
+    struct life lives[N_LIVES] = {{.domid = 0}};
+    struct hv_local_counts before, after;
+    unsigned n_fds = idle_fds();
+    struct front front;
+    uint32_t seed = 20161231;
+
+    /* These stay, also if this test is the only one. */
+    MUST(hv_xs_mkdir(dom0, HV_XS_NONE, "/local/domain/1/backend/pvcalls"));
+    MUST(hv_xs_mkdir(dom0, HV_XS_NONE,
+                     "/local/domain/1/error/backend/pvcalls"));
+    MUST(hv_local_counts(dom0, &before));
+    for (unsigned i = 0; i < N_LIVES; i++) {
+        lives[i].domid = 70 + i;
+    }
+    for (int step = 0; step < N_STEPS; step++) {
+        life_step(&lives[random_below(&seed, N_LIVES)], &seed);
+        if (!random_below(&seed, 60)) {
+            sup_stop(random_below(&seed, 2) ? SIGKILL : SIGTERM);
+            sup_start();
+        }
+        usleep(random_below(&seed, 20000));
+    }
+    ts_create(80);
+    ts_add(80, PV, PV, 0, NULL);
+    front_open(&front, 80, PV, 0);
+    front_connect(&front);
+    ts_destroy(80);
+    front_close(&front);
+    for (unsigned i = 0; i < N_LIVES; i++) {
+        if (lives[i].exists) {
+            life_end(&lives[i]);
+        }
+    }
+    for (unsigned i = 0; i < N_LIVES; i++) {
+        expect_gone(lives[i].domid, PV, 0);
+    }
+    expect_gone(80, PV, 0);
+    WAIT_FOR(count_fds(sup_pid()) == n_fds);
+    WAIT_FOR(!hv_local_counts(dom0, &after) &&
+             after.n_connections == before.n_connections);
+    CHECK(after.n_grants == 0 && after.n_maps == 0 && after.n_ports == 0);
+    if (!CHECK(after.n_nodes == before.n_nodes)) {
+        print_nodes("/local/domain/1");
+    }
+    CHECK(after.n_watches == before.n_watches);
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -580,6 +732,7 @@ main(int argc, char *argv[])
         {"odd entries in the backend directories", odd_directories},
         {"control socket", control_socket},
         {"nothing is left of guests that have gone", no_leaks},
+        {"anything happens at any time", random_lives},
     };
     bool any_failed = false;
 
