@@ -15,3 +15,4 @@ $(call unit,test-store-oom,tests/unit/test-store-oom.c,vafs-store lift,-lzstd -l
 $(call unit,test-tree,tests/unit/test-tree.c,crash vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
 $(call unit,test-branch-model,tests/unit/test-branch-model.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
 $(call unit,test-branch-crash,tests/unit/test-branch-crash.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
+$(call unit,test-branch,tests/unit/test-branch.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)

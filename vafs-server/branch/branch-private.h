@@ -178,6 +178,11 @@ struct catalogue {
     uint64_t n_rounds;
     pthread_t thread;
     int last_error; /* Of the last round. */
+
+    /* Room on the disk for what is dirty (thread_mutex). */
+    uint64_t reserved[2]; /* By enum store_class. */
+    uint64_t put_bytes;   /* Put by write-behind; atomic. */
+    uint64_t reserve_due; /* Dirty and put bytes at which to look; atomic. */
 };
 
 extern __thread bool file_nowait;
@@ -340,6 +345,7 @@ int replay(struct catalogue *) NODISCARD;
 
 /* checkpoint.c */
 int checkpoint_throttle(struct branch *) NODISCARD;
+void checkpoint_unreserve(struct catalogue *);
 void checkpoint_update_dirty(struct branch *);
 int checkpoint_all(struct catalogue *, enum branch_cause) NODISCARD;
 void checkpoint_kick(struct catalogue *);

@@ -484,6 +484,7 @@ catalogue_close(struct catalogue *cat)
         if (!error) {
             error = checkpoint_all(cat, BRANCH_CAUSE_CLOSE);
         }
+        checkpoint_unreserve(cat);
     }
     catalogue_free(cat);
     return error;

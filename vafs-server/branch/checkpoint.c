@@ -16,11 +16,16 @@
  *      becomes the root in the superblock; then the journal is trimmed up to
  *      the first record that some layer still needs.
  *
+ * Room on the disk for what is dirty is reserved before a write is answered,
+ * so that a checkpoint does not fail for want of it.  Removing names needs no
+ * reservation: the slack of what was reserved is for that.
+ *
  * Back-pressure: at half of the dirty budget the thread is woken before its
  * time, at three quarters writers are slowed, at all of it they wait. */
 
 #include "vafs-server/branch/branch-private.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 #include "lib/vlog.h"
@@ -290,6 +295,8 @@ publish(struct branch *branch, const struct tree_version *version,
     branch->stats.n_checkpoints++;
     pthread_mutex_unlock(&branch->mutex);
     page_pool_trim(&branch->cat->pool);
+    /* What was reserved has been used: the next change looks again. */
+    checkpoint_unreserve(branch->cat);
 }
 
 /* Whether the branch has anything to make a version of; freezes it then. */
@@ -533,15 +540,75 @@ wait_for_room(struct branch *branch)
     return error;
 }
 
+#define RESERVE_STEP (2u << 20)  /* Written between two looks. */
+#define RESERVE_SLACK (4u << 20) /* Beyond what is dirty. */
+
+static void
+unreserve(struct catalogue *cat)
+{
+    for (unsigned int class = 0; class < 2; class++) {
+        store_unreserve(cat->store, class, cat->reserved[class]);
+        cat->reserved[class] = 0;
+    }
+    __atomic_store_n(&cat->reserve_due, 0, __ATOMIC_RELAXED);
+}
+
+void
+checkpoint_unreserve(struct catalogue *cat)
+{
+    pthread_mutex_lock(&cat->thread_mutex);
+    unreserve(cat);
+    pthread_mutex_unlock(&cat->thread_mutex);
+}
+
+/* Makes sure that what is dirty, and RESERVE_STEP more, fits onto the disk. */
+static int
+reserve(struct catalogue *cat, uint64_t dirty)
+{
+    uint64_t level =
+        dirty + __atomic_load_n(&cat->put_bytes, __ATOMIC_RELAXED);
+    const uint64_t want[2] = {
+        [STORE_CLASS_NODE] = dirty / 4 + RESERVE_STEP,
+        [STORE_CLASS_DATA] = dirty + dirty / 4 + RESERVE_SLACK,
+    };
+    int error = 0;
+
+    if (level < __atomic_load_n(&cat->reserve_due, __ATOMIC_RELAXED)) {
+        return 0;
+    }
+    if (file_nowait) {
+        return EAGAIN;
+    }
+    pthread_mutex_lock(&cat->thread_mutex);
+    unreserve(cat);
+    for (unsigned int class = 0; class < 2 && !error; class++) {
+        error = store_reserve(cat->store, class, want[class]);
+        if (!error) {
+            cat->reserved[class] = want[class];
+        }
+    }
+    if (!error) {
+        __atomic_store_n(&cat->reserve_due, level + RESERVE_STEP,
+                         __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&cat->thread_mutex);
+    return error;
+}
+
 int
 checkpoint_throttle(struct branch *branch)
 {
     struct catalogue *cat = branch->cat;
     uint64_t dirty = __atomic_load_n(&branch->dirty, __ATOMIC_RELAXED);
     bool full;
+    int error;
 
     if (cat->options.read_only) {
         return EROFS;
+    }
+    error = reserve(cat, dirty);
+    if (error) {
+        return error;
     }
     full = journal_is_full(cat);
     if (dirty < cat->budget / 2 && !full) {
@@ -572,17 +639,33 @@ checkpoint_throttle(struct branch *branch)
     return wait_for_room(branch);
 }
 
+/* Grows with each version; only this thread makes them but for calls. */
+static uint64_t
+n_versions(struct catalogue *cat)
+{
+    struct branch *branch;
+    uint64_t n = 0;
+
+    LIST_FOR_EACH (branch, in_cat, &cat->branches) {
+        pthread_mutex_lock(&branch->mutex);
+        n += branch->stats.n_checkpoints;
+        pthread_mutex_unlock(&branch->mutex);
+    }
+    return n;
+}
+
 void *
 checkpoint_thread(void *cat_)
 {
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(6, 3);
     struct catalogue *cat = cat_;
+    bool busy = true;
 
     pthread_mutex_lock(&cat->thread_mutex);
     while (!cat->stop) {
         enum branch_cause cause = BRANCH_CAUSE_TIMER;
         struct timespec until;
-        uint64_t ns;
+        uint64_t ns, versions;
         int error;
 
         clock_gettime(CLOCK_MONOTONIC, &until);
@@ -603,7 +686,15 @@ checkpoint_thread(void *cat_)
             cat->urgent = false;
         }
         pthread_mutex_unlock(&cat->thread_mutex);
+        versions = n_versions(cat);
         error = checkpoint_all(cat, cause);
+        if (versions != n_versions(cat)) {
+            busy = true;
+        } else if (busy) {
+            /* It has become quiet: give memory back. */
+            busy = false;
+            malloc_trim(0);
+        }
         if (error) {
             vlog_err_rl(&rl, "checkpoint failed: %s", strerror(error));
         }

@@ -99,6 +99,7 @@ put_record(struct file *file, uint64_t index, const void *data, size_t size,
     }
     error = store_put(branch->cat->store, &put, needs);
     if (!error) {
+        __atomic_fetch_add(&branch->cat->put_bytes, size, __ATOMIC_RELAXED);
         content->inlined = false;
         content->id = put.id;
         content->size = size;
