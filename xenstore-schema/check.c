@@ -45,9 +45,9 @@ struct check {
     uint64_t state;       /* XS_N_STATES if missing or not a state. */
 };
 
-static void report(struct check *, bool note, const char *path,
-                   const char *rule, const char *found, const char *want, ...)
-    PRINTF_FORMAT(6, 7);
+static void
+report(struct check *, bool note, const char *path, const char *rule,
+       const char *found, const char *want, ...) PRINTF_FORMAT(6, 7);
 
 /* Reports one violation, or a note, on 'path', or on the directory at hand if
  * that is NULL; 'found' is the value found, or NULL for a missing node. */
@@ -144,13 +144,13 @@ type_is_good(const struct xs_node_def *def, const char *value,
 
     switch (def->type) {
     case XS_TYPE_PATH:
-        return value[0] == '/' && n > 1 && value[n - 1] != '/'
-               && !strstr(value, "//");
+        return value[0] == '/' && n > 1 && value[n - 1] != '/' &&
+               !strstr(value, "//");
     case XS_TYPE_STRING:
         return true;
     case XS_TYPE_INTEGER:
-        return !xs_parse_uint(value, UINT64_MAX, number)
-               && (!def->max || (*number >= def->min && *number <= def->max));
+        return !xs_parse_uint(value, UINT64_MAX, number) &&
+               (!def->max || (*number >= def->min && *number <= def->max));
     case XS_TYPE_GNTREF:
         return !xs_parse_uint(value, UINT32_MAX, number);
     case XS_TYPE_EVTCHN:
@@ -182,9 +182,9 @@ check_is_path(struct check *c, const char *path, const char *value)
     char back[DIR_SIZE + 16];
     const char *pointer;
 
-    if (!xs_place_parse(value, &p) || p.node[0]
-        || p.side == c->place.side || p.frontend != c->place.frontend
-        || p.devid != c->place.devid || strcmp(p.device, c->place.device)) {
+    if (!xs_place_parse(value, &p) || p.node[0] || p.side == c->place.side ||
+        p.frontend != c->place.frontend || p.devid != c->place.devid ||
+        strcmp(p.device, c->place.device)) {
         if (front) {
             report(c, false, path, "is-path", value,
                    "/local/domain/BACKEND/backend/%s/%u/%u", c->place.device,
@@ -233,8 +233,8 @@ check_against_other(struct check *c, const struct xs_rule *rule,
                    "an item of the other end's %s, which is \"%.200s\"",
                    rule->arg, limit);
         }
-    } else if (limit && !xs_parse_uint(limit, UINT64_MAX, &max)
-               && number > max) {
+    } else if (limit && !xs_parse_uint(limit, UINT64_MAX, &max) &&
+               number > max) {
         report(c, false, path, "at-most", value,
                "no more than the other end's %s, which is %llu", rule->arg,
                (unsigned long long) max);
@@ -355,10 +355,9 @@ check_node(struct check *c, const struct xs_node_def *def,
 static bool
 is_required(const struct check *c, const struct xs_node_def *def)
 {
-    return def->from == 0
-           || (def->from > 0 && c->state < XS_N_STATES
-               && c->state >= (uint64_t) def->from
-               && c->state <= XS_STATE_CONNECTED);
+    return def->from == 0 || (def->from > 0 && c->state < XS_N_STATES &&
+                              c->state >= (uint64_t) def->from &&
+                              c->state <= XS_STATE_CONNECTED);
 }
 
 static const char *
@@ -394,8 +393,7 @@ check_unique(struct check *c, const struct xs_node_def *def,
         for (j = 0; j < i; j++) {
             if (!strcmp(family[i]->value, family[j]->value)) {
                 report(c, false, family[i]->path, "unique", family[i]->value,
-                       "another value than %s%zu has",
-                       def->name, j);
+                       "another value than %s%zu has", def->name, j);
                 break;
             }
         }
@@ -424,8 +422,7 @@ check_family(struct check *c, const struct xs_node_def *def)
     if (count_name) {
         node_path(c->dir, count_name, path, sizeof path);
         count_value = xs_tree_value(c->tree, path);
-        if (!count_value
-            || xs_parse_uint(count_value, MAX_FAMILY, &want)) {
+        if (!count_value || xs_parse_uint(count_value, MAX_FAMILY, &want)) {
             return; /* Said at the count itself. */
         }
     }
@@ -476,8 +473,8 @@ check_states(struct check *c)
     const char *value;
     uint64_t front;
 
-    if (c->place.side != XS_SIDE_BACK || !c->other_known
-        || c->state >= XS_N_STATES) {
+    if (c->place.side != XS_SIDE_BACK || !c->other_known ||
+        c->state >= XS_N_STATES) {
         return;
     }
     node_path(c->other, "state", path, sizeof path);
@@ -489,8 +486,8 @@ check_states(struct check *c)
         report(c, false, path, "state", value,
                "a backend in state 4 (Connected) first; it is in %llu (%s)",
                (unsigned long long) c->state, xs_state_name(c->state));
-    } else if (c->state == XS_STATE_CONNECTED
-               && front < XS_STATE_INITIALISED) {
+    } else if (c->state == XS_STATE_CONNECTED &&
+               front < XS_STATE_INITIALISED) {
         node_path(c->dir, "state", path, sizeof path);
         report(c, false, path, "state", "4",
                "a frontend in state 3 or more first; it is in %llu (%s)",
@@ -514,14 +511,13 @@ find_other(struct check *c)
     } else {
         node_path(c->dir, "backend", path, sizeof path);
         value = xs_tree_value(c->tree, path);
-        if (value && xs_place_parse(value, &p) && !p.node[0]
-            && p.side == XS_SIDE_BACK && strlen(value) < sizeof c->other) {
+        if (value && xs_place_parse(value, &p) && !p.node[0] &&
+            p.side == XS_SIDE_BACK && strlen(value) < sizeof c->other) {
             strcpy(c->other, value);
         }
     }
-    c->other_known
-        = c->other[0] && !xs_tree_is_hidden(c->tree, c->other)
-          && xs_tree_has_dir(c->tree, c->other);
+    c->other_known = c->other[0] && !xs_tree_is_hidden(c->tree, c->other) &&
+                     xs_tree_has_dir(c->tree, c->other);
 }
 
 static void
@@ -542,8 +538,8 @@ check_directory(struct check *c)
         const struct xs_node_def *def = &xs_node_defs[i];
         const struct xs_entry *e;
 
-        if (def->side != c->place.side
-            || strcmp(def->device, c->place.device)) {
+        if (def->side != c->place.side ||
+            strcmp(def->device, c->place.device)) {
             continue;
         }
         if (def->numbered) {

@@ -15,8 +15,9 @@ const char *
 xs_state_name(uint64_t state)
 {
     static const char *const names[XS_N_STATES] = {
-        "Unknown", "Initialising", "InitWait",      "Initialised",  "Connected",
-        "Closing", "Closed",       "Reconfiguring", "Reconfigured",
+        "Unknown",     "Initialising",  "InitWait",
+        "Initialised", "Connected",     "Closing",
+        "Closed",      "Reconfiguring", "Reconfigured",
     };
 
     return state < XS_N_STATES ? names[state] : "no state";
@@ -41,8 +42,8 @@ xs_node_find(const char *device, enum xs_side side, const char *name)
             if (!strcmp(def->name, name)) {
                 return def;
             }
-        } else if (!strncmp(def->name, name, size)
-                   && !xs_parse_uint(name + size, UINT32_MAX, &number)) {
+        } else if (!strncmp(def->name, name, size) &&
+                   !xs_parse_uint(name + size, UINT32_MAX, &number)) {
             return def;
         }
     }
@@ -63,8 +64,8 @@ xs_parse_uint(const char *s, uint64_t max, uint64_t *ret)
     for (p = s; *p; p++) {
         unsigned digit = (unsigned char) *p - '0';
 
-        if (digit > 9 || value > (max - MIN(max, digit)) / 10
-            || value * 10 + digit > max) {
+        if (digit > 9 || value > (max - MIN(max, digit)) / 10 ||
+            value * 10 + digit > max) {
             return EINVAL;
         }
         value = value * 10 + digit;
@@ -116,8 +117,8 @@ xs_place_parse(const char *path, struct xs_place *ret)
         return false;
     }
     path += sizeof home - 1;
-    if (!take_number(&path, XS_DOMID_MAX, &place.domid)
-        || !take(&path, what, sizeof what)) {
+    if (!take_number(&path, XS_DOMID_MAX, &place.domid) ||
+        !take(&path, what, sizeof what)) {
         return false;
     }
     if (!strcmp(what, "device")) {
@@ -128,10 +129,10 @@ xs_place_parse(const char *path, struct xs_place *ret)
     } else {
         return false;
     }
-    if (!take(&path, place.type, sizeof place.type)
-        || (place.side == XS_SIDE_BACK
-            && !take_number(&path, XS_DOMID_MAX, &place.frontend))
-        || !take_number(&path, UINT32_MAX, &place.devid)) {
+    if (!take(&path, place.type, sizeof place.type) ||
+        (place.side == XS_SIDE_BACK &&
+         !take_number(&path, XS_DOMID_MAX, &place.frontend)) ||
+        !take_number(&path, UINT32_MAX, &place.devid)) {
         return false;
     }
     place.node = path;

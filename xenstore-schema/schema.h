@@ -89,8 +89,8 @@ extern const size_t n_xs_type_defs;
 #define XS_DOMID_MAX 0x7fefu /* Below DOMID_FIRST_RESERVED. */
 
 const char *xs_state_name(uint64_t state);
-const struct xs_node_def *xs_node_find(const char *device, enum xs_side,
-                                       const char *name);
+const struct xs_node_def *
+xs_node_find(const char *device, enum xs_side, const char *name);
 int xs_parse_uint(const char *s, uint64_t max, uint64_t *ret) NODISCARD;
 
 /* ## Where a node of a device is ## */

@@ -208,8 +208,8 @@ xs_tree_is_hidden(const struct xs_tree *tree, const char *path)
     for (i = 0; i < tree->n_hidden; i++) {
         size_t size = strlen(tree->hidden[i]);
 
-        if (!strncmp(path, tree->hidden[i], size)
-            && (!path[size] || path[size] == '/')) {
+        if (!strncmp(path, tree->hidden[i], size) &&
+            (!path[size] || path[size] == '/')) {
             return true;
         }
     }
@@ -246,8 +246,8 @@ unescape(char *s)
             c = (unsigned char) *s, n = 1;
             break;
         default:
-            if (sscanf(s, "x%2x%n", &c, &n) != 1
-                && sscanf(s, "%3o%n", &c, &n) != 1) {
+            if (sscanf(s, "x%2x%n", &c, &n) != 1 &&
+                sscanf(s, "%3o%n", &c, &n) != 1) {
                 return false;
             }
         }

@@ -16,40 +16,30 @@
 #define NF "/local/domain/2/device/9pfs/0/"
 #define NB "/local/domain/1/backend/9pfs/2/0/"
 
-static const char good[]
-    = "/local/domain/0/name = \"Domain-0\"\t(n0,r1)\n"
-      PF "backend = \"/local/domain/1/backend/pvcalls/2/0\"   (n2,r1)\n"
-      PF "backend-id = \"1\"   (n2,r1)\n"
-      PF "state = \"4\"   (n2,r1)\n"
-      PF "version = \"1\"   (n2,r1)\n"
-      PF "ring-ref = \"8\"   (n2,r1)\n"
-      PF "port = \"12\"   (n2,r1)\n"
-      PB "frontend = \"/local/domain/2/device/pvcalls/0\"   (n1,r2)\n"
-      PB "frontend-id = \"2\"   (n1,r2)\n"
-      PB "online = \"1\"   (n1,r2)\n"
-      PB "state = \"4\"   (n1,r2)\n"
-      PB "versions = \"1\"   (n1,r2)\n"
-      PB "max-page-order = \"9\"   (n1,r2)\n"
-      PB "function-calls = \"1\"   (n1,r2)\n"
-      NF "backend = \"/local/domain/1/backend/9pfs/2/0\"   (n2,r1)\n"
-      NF "backend-id = \"1\"   (n2,r1)\n"
-      NF "state = \"4\"   (n2,r1)\n"
-      NF "tag = \"root\"   (n2,r1)\n"
-      NF "version = \"1\"   (n2,r1)\n"
-      NF "num-rings = \"2\"   (n2,r1)\n"
-      NF "ring-ref0 = \"100\"   (n2,r1)\n"
-      NF "ring-ref1 = \"101\"   (n2,r1)\n"
-      NF "event-channel-0 = \"20\"   (n2,r1)\n"
-      NF "event-channel-1 = \"21\"   (n2,r1)\n"
-      NB "frontend = \"/local/domain/2/device/9pfs/0\"   (n1,r2)\n"
-      NB "frontend-id = \"2\"   (n1,r2)\n"
-      NB "online = \"1\"   (n1,r2)\n"
-      NB "state = \"4\"   (n1,r2)\n"
-      NB "path = \"branch/main\"   (n1,r2)\n"
-      NB "security_model = \"none\"   (n1,r2)\n"
-      NB "versions = \"1\"   (n1,r2)\n"
-      NB "max-rings = \"4\"   (n1,r2)\n"
-      NB "max-ring-page-order = \"9\"   (n1,r2)\n";
+static const char good[] =
+    "/local/domain/0/name = \"Domain-0\"\t(n0,r1)\n" PF
+    "backend = \"/local/domain/1/backend/pvcalls/2/0\"   (n2,r1)\n" PF
+    "backend-id = \"1\"   (n2,r1)\n" PF "state = \"4\"   (n2,r1)\n" PF
+    "version = \"1\"   (n2,r1)\n" PF "ring-ref = \"8\"   (n2,r1)\n" PF
+    "port = \"12\"   (n2,r1)\n" PB
+    "frontend = \"/local/domain/2/device/pvcalls/0\"   (n1,r2)\n" PB
+    "frontend-id = \"2\"   (n1,r2)\n" PB "online = \"1\"   (n1,r2)\n" PB
+    "state = \"4\"   (n1,r2)\n" PB "versions = \"1\"   (n1,r2)\n" PB
+    "max-page-order = \"9\"   (n1,r2)\n" PB
+    "function-calls = \"1\"   (n1,r2)\n" NF
+    "backend = \"/local/domain/1/backend/9pfs/2/0\"   (n2,r1)\n" NF
+    "backend-id = \"1\"   (n2,r1)\n" NF "state = \"4\"   (n2,r1)\n" NF
+    "tag = \"root\"   (n2,r1)\n" NF "version = \"1\"   (n2,r1)\n" NF
+    "num-rings = \"2\"   (n2,r1)\n" NF "ring-ref0 = \"100\"   (n2,r1)\n" NF
+    "ring-ref1 = \"101\"   (n2,r1)\n" NF
+    "event-channel-0 = \"20\"   (n2,r1)\n" NF
+    "event-channel-1 = \"21\"   (n2,r1)\n" NB
+    "frontend = \"/local/domain/2/device/9pfs/0\"   (n1,r2)\n" NB
+    "frontend-id = \"2\"   (n1,r2)\n" NB "online = \"1\"   (n1,r2)\n" NB
+    "state = \"4\"   (n1,r2)\n" NB "path = \"branch/main\"   (n1,r2)\n" NB
+    "security_model = \"none\"   (n1,r2)\n" NB
+    "versions = \"1\"   (n1,r2)\n" NB "max-rings = \"4\"   (n1,r2)\n" NB
+    "max-ring-page-order = \"9\"   (n1,r2)\n";
 
 static void
 parse(struct xs_tree *tree, const char *dump)
@@ -174,8 +164,8 @@ Test(schema, each_violation_is_named)
         {PF "backend", "/local/domain/1/backend/9pfs/2/0", NULL,
          PB "frontend is-path\n" PF "backend is-path\n"},
         {PF "backend", "/local/domain/3/backend/pvcalls/2/0", NULL,
-         PB "frontend is-path\n" PF "backend is-path\n"
-         PF "backend-id is-domid\n"},
+         PB "frontend is-path\n" PF "backend is-path\n" PF
+            "backend-id is-domid\n"},
         {PF "backend-id", "7", NULL, PF "backend-id is-domid\n"},
         {PB "frontend-id", "7", NULL, PB "frontend-id is-domid\n"},
         {PB "versions", "2", NULL,
@@ -208,10 +198,9 @@ Test(schema, each_violation_is_named)
         parse_changed(&tree, rows[i].path, rows[i].value, rows[i].perms);
         check(&tree, &said);
         if (rows[i].said) {
-            cr_assert_str_eq(said.violations, rows[i].said, "%s=%s: %s",
-                             rows[i].path,
-                             rows[i].value ? rows[i].value : "(none)",
-                             said.violations);
+            cr_assert_str_eq(
+                said.violations, rows[i].said, "%s=%s: %s", rows[i].path,
+                rows[i].value ? rows[i].value : "(none)", said.violations);
         } else {
             cr_assert_not_null(
                 strstr(said.violations, NF "num-rings at-most\n"));
@@ -228,29 +217,24 @@ Test(schema, nodes_are_due_by_state)
     struct xs_tree tree;
     struct said said;
 
-    parse(&tree,
-          PF "backend = \"/local/domain/1/backend/pvcalls/2/0\"\n"
-          PF "backend-id = \"1\"\n"
-          PF "state = \"1\"\n"
-          PB "frontend = \"/local/domain/2/device/pvcalls/0\"\n"
-          PB "frontend-id = \"2\"\n"
-          PB "online = \"1\"\n"
-          PB "state = \"2\"\n");
+    parse(&tree, PF "backend = \"/local/domain/1/backend/pvcalls/2/0\"\n" PF
+                    "backend-id = \"1\"\n" PF "state = \"1\"\n" PB
+                    "frontend = \"/local/domain/2/device/pvcalls/0\"\n" PB
+                    "frontend-id = \"2\"\n" PB "online = \"1\"\n" PB
+                    "state = \"2\"\n");
     check(&tree, &said);
     cr_assert_str_eq(said.violations,
-                     PB "versions missing\n" PB "max-page-order missing\n"
-                     PB "function-calls missing\n");
+                     PB "versions missing\n" PB "max-page-order missing\n" PB
+                        "function-calls missing\n");
     xs_tree_destroy(&tree);
 }
 
 /* Half a device is an error only where the other half could be seen. */
 Test(schema, left_over_and_hidden)
 {
-    static const char half[]
-        = PB "frontend = \"/local/domain/2/device/pvcalls/0\"\n"
-          PB "frontend-id = \"2\"\n"
-          PB "online = \"1\"\n"
-          PB "state = \"1\"\n";
+    static const char half[] =
+        PB "frontend = \"/local/domain/2/device/pvcalls/0\"\n" PB
+           "frontend-id = \"2\"\n" PB "online = \"1\"\n" PB "state = \"1\"\n";
     struct xs_tree tree;
     struct said said;
 
@@ -281,13 +265,19 @@ Test(schema, hostile_values)
 {
     char *big = malloc(100001);
     static const char *const paths[] = {
-        PF "backend", PF "state", PF "ring-ref", NF "num-rings", NF "tag",
-        NF "ring-ref0", NF "version",
+        PF "backend", PF "state",     PF "ring-ref", NF "num-rings",
+        NF "tag",     NF "ring-ref0", NF "version",
     };
     static const char *const values[] = {
-        "%s%n%s", "/local/domain/99999999999999999999/device/pvcalls/0", "256",
-        "18446744073709551615", "18446744073709551616", ",", "/",
-        "/local/domain/1/backend/pvcalls/2/0/", "\n\"\\",
+        "%s%n%s",
+        "/local/domain/99999999999999999999/device/pvcalls/0",
+        "256",
+        "18446744073709551615",
+        "18446744073709551616",
+        ",",
+        "/",
+        "/local/domain/1/backend/pvcalls/2/0/",
+        "\n\"\\",
     };
     size_t i, j;
 
@@ -346,8 +336,8 @@ Test(schema, places)
     struct xs_place p;
 
     cr_assert(xs_place_parse("/local/domain/1/backend/xen_9pfs/2/3/path", &p));
-    cr_assert(p.side == XS_SIDE_BACK && p.domid == 1 && p.frontend == 2
-              && p.devid == 3);
+    cr_assert(p.side == XS_SIDE_BACK && p.domid == 1 && p.frontend == 2 &&
+              p.devid == 3);
     cr_assert_str_eq(p.device, "9pfs");
     cr_assert_str_eq(p.type, "xen_9pfs");
     cr_assert_str_eq(p.node, "path");
@@ -371,8 +361,7 @@ Test(schema, dump_lines)
 
     parse(&tree, "/a = \"tab\\tnl\\nback\\\\ \\x1f\\012\"\n"
                  "/a/b = \"say \"hi\" = \"there\"\"   (n0,r3)\n\n");
-    cr_assert_str_eq(xs_tree_value(&tree, "/a"),
-                     "tab\tnl\nback\\ \x1f\n");
+    cr_assert_str_eq(xs_tree_value(&tree, "/a"), "tab\tnl\nback\\ \x1f\n");
     cr_assert_str_eq(xs_tree_value(&tree, "/a/b"), "say \"hi\" = \"there\"");
     cr_assert_str_eq(xs_tree_get(&tree, "/a/b")->perms, "n0,r3");
     cr_assert(xs_tree_has_dir(&tree, "/a") && !xs_tree_has_dir(&tree, "/b"));

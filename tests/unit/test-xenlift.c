@@ -32,8 +32,8 @@ run_broker(void *aux UNUSED)
 static void
 put(unsigned owner, unsigned reader, const char *path, const char *value)
 {
-    const struct hv_xs_perm perms[]
-        = {{owner, HV_XS_PERM_NONE}, {reader, HV_XS_PERM_READ}};
+    const struct hv_xs_perm perms[] = {{owner, HV_XS_PERM_NONE},
+                                       {reader, HV_XS_PERM_READ}};
 
     cr_assert_eq(hv_xs_write(dom0, HV_XS_NONE, path, value), 0, "%s", path);
     cr_assert_eq(hv_xs_set_perms(dom0, HV_XS_NONE, path, perms, 2), 0);
@@ -120,10 +120,10 @@ Test(xenlift, violations_of_a_live_registry)
 {
     put(1, 2, B "/max-page-order", "many");
     put(2, 1, F "/ring-ref", "x");
-    cr_expect_str_eq(lint(spec0, 2), B "/max-page-order type\n" F
-                                       "/ring-ref type\n");
-    cr_expect_str_eq(lint(spec1, 2), B "/max-page-order type\n" F
-                                       "/ring-ref type\n");
+    cr_expect_str_eq(lint(spec0, 2),
+                     B "/max-page-order type\n" F "/ring-ref type\n");
+    cr_expect_str_eq(lint(spec1, 2),
+                     B "/max-page-order type\n" F "/ring-ref type\n");
     /* Permissions are part of the copy. */
     put(1, 2, B "/max-page-order", "9");
     put(2, 3, F "/ring-ref", "8");

@@ -18,11 +18,11 @@ collect(const struct xs_violation *v, void *list)
 {
     json_t *found = v->found ? json_printable(v->found) : json_null();
 
-    json_array_append_new(
-        list, json_pack("{s:o, s:s, s:o, s:o, s:b}", "path",
-                        json_printable(v->path), "rule", v->rule, "found",
-                        found, "want", json_printable(v->want), "note",
-                        v->note));
+    json_array_append_new(list,
+                          json_pack("{s:o, s:s, s:o, s:o, s:b}", "path",
+                                    json_printable(v->path), "rule", v->rule,
+                                    "found", found, "want",
+                                    json_printable(v->want), "note", v->note));
 }
 
 /* Loads and checks once.  The list of what was found goes to '*ret_list'. */
@@ -99,14 +99,14 @@ xenlift_lint(const struct xenlift_options *o, int argc, char *argv[])
         }
     }
     if (o->json) {
-        int status = print_json(json_pack(
-            "{s:I, s:I, s:I, s:I, s:o}", "devices",
-            (json_int_t) result.n_devices, "nodes",
-            (json_int_t) result.n_nodes, "violations",
-            (json_int_t) result.n_violations, "notes",
-            (json_int_t) result.n_notes, "found", list));
+        int status =
+            print_json(json_pack("{s:I, s:I, s:I, s:I, s:o}", "devices",
+                                 (json_int_t) result.n_devices, "nodes",
+                                 (json_int_t) result.n_nodes, "violations",
+                                 (json_int_t) result.n_violations, "notes",
+                                 (json_int_t) result.n_notes, "found", list));
 
-        return status ? status
+        return status                ? status
                : result.n_violations ? XENLIFT_BAD
                                      : XENLIFT_OK;
     }

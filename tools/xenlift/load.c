@@ -116,8 +116,8 @@ load_domain(struct load *load, unsigned domid)
         for (j = 0; j < n_xs_type_defs; j++) {
             const struct xs_type_def *def = &xs_type_defs[j];
 
-            snprintf(path, sizeof path, "/local/domain/%u/%sbackend/%s",
-                     domid, prefixes[i], def->back_type);
+            snprintf(path, sizeof path, "/local/domain/%u/%sbackend/%s", domid,
+                     prefixes[i], def->back_type);
             error = load_below(load, path, 0);
             if (!error && !strcmp(def->device, def->back_type)) {
                 snprintf(path, sizeof path, "/local/domain/%u/%sdevice/%s",
@@ -145,10 +145,9 @@ load_other_ends(struct load *load)
         struct xs_place p, other;
         char *value;
 
-        if (!xs_place_parse(e->path, &p)
-            || strcmp(p.node,
-                      p.side == XS_SIDE_FRONT ? "backend" : "frontend")
-            || !xs_place_parse(e->value, &other) || other.node[0]) {
+        if (!xs_place_parse(e->path, &p) ||
+            strcmp(p.node, p.side == XS_SIDE_FRONT ? "backend" : "frontend") ||
+            !xs_place_parse(e->value, &other) || other.node[0]) {
             continue;
         }
         value = strdup(e->value); /* The array may move below. */

@@ -7,36 +7,36 @@
 #include <getopt.h>
 #include <stdlib.h>
 
-static const char usage[]
-    = "usage: xenlift [OPTION...] COMMAND [ARG...]\n"
-      "\n"
-      "Looks at the lifted sockets and files of this host.\n"
-      "\n"
-      "  lint               name each xenstore node that breaks the rules\n"
-      "  list               domains, their devices and states\n"
-      "  show [DOMAIN]      the same in full, with rings and counters\n"
-      "  ctl [METHOD ARG..] call xenliftd's control socket; alone: list "
-      "methods\n"
-      "\n"
-      "  -d, --dump FILE    look at the output of `xenstore-ls -f` (better "
-      "-fp)\n"
-      "                     instead of a live xenstore; - is standard input\n"
-      "  -j, --json         print JSON\n"
-      "  -n, --notes        lint: show also what is allowed but unusual\n"
-      "      --hv SPEC      hypervisor: xen (default) or local:DIR\n"
-      "      --run-dir DIR  where xenliftd's control socket is "
-      "(/run/xenlift)\n"
-      "  -h, --help         this text\n"
-      "\n"
-      "DOMAIN is a domid or a name.  Exit status: 0, 1 for violations or a\n"
-      "refusal, 2 for wrong usage or when nothing could be read.\n"
-      "\n"
-      "examples:\n"
-      "  xenlift list\n"
-      "  xenlift show web\n"
-      "  xenstore-ls -fp | xenlift lint --dump -\n"
-      "  xenlift --json lint\n"
-      "  xenlift ctl coverage/show\n";
+static const char usage[] =
+    "usage: xenlift [OPTION...] COMMAND [ARG...]\n"
+    "\n"
+    "Looks at the lifted sockets and files of this host.\n"
+    "\n"
+    "  lint               name each xenstore node that breaks the rules\n"
+    "  list               domains, their devices and states\n"
+    "  show [DOMAIN]      the same in full, with rings and counters\n"
+    "  ctl [METHOD ARG..] call xenliftd's control socket; alone: list "
+    "methods\n"
+    "\n"
+    "  -d, --dump FILE    look at the output of `xenstore-ls -f` (better "
+    "-fp)\n"
+    "                     instead of a live xenstore; - is standard input\n"
+    "  -j, --json         print JSON\n"
+    "  -n, --notes        lint: show also what is allowed but unusual\n"
+    "      --hv SPEC      hypervisor: xen (default) or local:DIR\n"
+    "      --run-dir DIR  where xenliftd's control socket is "
+    "(/run/xenlift)\n"
+    "  -h, --help         this text\n"
+    "\n"
+    "DOMAIN is a domid or a name.  Exit status: 0, 1 for violations or a\n"
+    "refusal, 2 for wrong usage or when nothing could be read.\n"
+    "\n"
+    "examples:\n"
+    "  xenlift list\n"
+    "  xenlift show web\n"
+    "  xenstore-ls -fp | xenlift lint --dump -\n"
+    "  xenlift --json lint\n"
+    "  xenlift ctl coverage/show\n";
 
 static const struct command {
     const char *name;
@@ -93,8 +93,7 @@ main(int argc, char *argv[])
         is_ctl = !strcmp(argv[c], "ctl");
     }
     while ((c = getopt_long(argc, argv, is_ctl ? "+d:jnh" : "d:jnh", options,
-                            NULL))
-           >= 0) {
+                            NULL)) >= 0) {
         switch (c) {
         case 'd':
             o.dump = optarg;

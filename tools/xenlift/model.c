@@ -49,9 +49,9 @@ find_device(json_t *domains, const struct xs_place *place, unsigned backend,
 
     json_array_foreach(devices, i, d)
     {
-        if (!strcmp(json_string_value(json_object_get(d, "type")), type)
-            && json_integer_value(json_object_get(d, "devid")) == place->devid
-            && json_integer_value(json_object_get(d, "backend")) == backend) {
+        if (!strcmp(json_string_value(json_object_get(d, "type")), type) &&
+            json_integer_value(json_object_get(d, "devid")) == place->devid &&
+            json_integer_value(json_object_get(d, "backend")) == backend) {
             return d;
         }
     }
@@ -76,8 +76,8 @@ set_number(json_t *object, const char *key, const char *value)
 }
 
 static void
-add_error(json_t *device, const struct xs_tree *tree,
-          const struct xs_place *p, const char *key)
+add_error(json_t *device, const struct xs_tree *tree, const struct xs_place *p,
+          const char *key)
 {
     char path[128];
     const char *value;
@@ -113,8 +113,8 @@ add_node(json_t *domains, const struct xs_tree *tree, const struct xs_place *p,
         snprintf(path, sizeof path, XS_FRONT_DIR_FMT "/backend", p->domid,
                  p->type, p->devid);
         value = xs_tree_value(tree, path);
-        if (!value || !xs_place_parse(value, &other)
-            || other.side != XS_SIDE_BACK) {
+        if (!value || !xs_place_parse(value, &other) ||
+            other.side != XS_SIDE_BACK) {
             return; /* Nobody's; lint says so. */
         }
         backend = other.domid;
@@ -126,9 +126,8 @@ add_node(json_t *domains, const struct xs_tree *tree, const struct xs_place *p,
         add_error(device, tree, p, front ? "front_error" : "back_error");
     } else if (!front && !strcmp(p->node, "online")) {
         set_number(device, "online", e->value);
-    } else if (strcmp(p->node, "backend") && strcmp(p->node, "backend-id")
-               && strcmp(p->node, "frontend")
-               && strcmp(p->node, "frontend-id")) {
+    } else if (strcmp(p->node, "backend") && strcmp(p->node, "backend-id") &&
+               strcmp(p->node, "frontend") && strcmp(p->node, "frontend-id")) {
         char *name = printable(p->node);
 
         json_object_set_new(json_object_get(device, front ? "front" : "back"),
@@ -155,16 +154,15 @@ add_tree(json_t *domains, const struct xs_tree *tree)
             }
             continue;
         }
-        if (!strncmp(e->path, home, sizeof home - 1)
-            && sscanf(e->path + sizeof home - 1, "%7[0-9]/%7s", number, rest)
-                   == 2
-            && !xs_parse_uint(number, XS_DOMID_MAX, &domid)) {
+        if (!strncmp(e->path, home, sizeof home - 1) &&
+            sscanf(e->path + sizeof home - 1, "%7[0-9]/%7s", number, rest) ==
+                2 &&
+            !xs_parse_uint(number, XS_DOMID_MAX, &domid)) {
             json_t *d = find_domain(domains, domid);
 
             if (!strcmp(rest, "name")) {
                 json_object_set_new(d, "name", json_printable(e->value));
-            } else if (!strcmp(rest, "vm")
-                       && !strncmp(e->value, "/vm/", 4)) {
+            } else if (!strcmp(rest, "vm") && !strncmp(e->value, "/vm/", 4)) {
                 json_object_set_new(d, "uuid", json_printable(e->value + 4));
             }
         }

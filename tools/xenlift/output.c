@@ -43,8 +43,8 @@ int
 print_json(json_t *json)
 {
     /* ASCII: control characters beyond it also stay off the terminal. */
-    int error = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY
-                                             | JSON_ENSURE_ASCII);
+    int error = json_dumpf(
+        json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
 
     putchar('\n');
     json_decref(json);
@@ -87,8 +87,8 @@ table_add_row(struct table *table, const char *const cells[])
     }
     table->rows = rows;
     for (i = 0; i < table->n_columns; i++) {
-        rows[table->n_rows][i]
-            = printable(cells[i] && *cells[i] ? cells[i] : "-");
+        rows[table->n_rows][i] =
+            printable(cells[i] && *cells[i] ? cells[i] : "-");
     }
     table->n_rows++;
 }

@@ -76,9 +76,9 @@ list_domain(struct table *table, const json_t *domains, const json_t *d)
     {
         char device[40], backend[96];
 
-        snprintf(device, sizeof device, "%s/%lld", text_of(dev, "kind"),
-                 (long long) json_integer_value(
-                     json_object_get(dev, "devid")));
+        snprintf(
+            device, sizeof device, "%s/%lld", text_of(dev, "kind"),
+            (long long) json_integer_value(json_object_get(dev, "devid")));
         format_domain(domains,
                       json_integer_value(json_object_get(dev, "backend")),
                       backend, sizeof backend);
@@ -203,8 +203,9 @@ print_value(const char *key_, const json_t *v, int indent)
 
             json_object_foreach((json_t *) child, child_key, grandchild)
             {
-                if (!is_scalar(grandchild) && json_array_size(grandchild)
-                                                  + json_object_size(grandchild)) {
+                if (!is_scalar(grandchild) &&
+                    json_array_size(grandchild) +
+                        json_object_size(grandchild)) {
                     char name[80];
 
                     snprintf(name, sizeof name, "%s %zu: %s", key, i,
@@ -249,8 +250,7 @@ print_device(const json_t *domains, const json_t *dev)
     json_t *online = json_object_get(dev, "online");
     char backend[96];
 
-    format_domain(domains,
-                  json_integer_value(json_object_get(dev, "backend")),
+    format_domain(domains, json_integer_value(json_object_get(dev, "backend")),
                   backend, sizeof backend);
     printf("  %s/%lld: frontend %s, backend %s in domain %s, type %s%s\n",
            text_of(dev, "kind"),
@@ -292,10 +292,10 @@ print_daemon(const json_t *daemon)
         if (error) {
             char *clean = printable(error);
 
-            printf("  %s/%lld failed: %s\n", text_of(dev, "kind"),
-                   (long long) json_integer_value(
-                       json_object_get(dev, "devid")),
-                   clean);
+            printf(
+                "  %s/%lld failed: %s\n", text_of(dev, "kind"),
+                (long long) json_integer_value(json_object_get(dev, "devid")),
+                clean);
             free(clean);
         }
     }
@@ -332,11 +332,11 @@ print_domain(const json_t *domains, const json_t *d)
         printf(", %s", state);
     }
     if (type) {
-        printf(", %s, %lld vcpus, %lld MiB", type,
-               (long long) json_integer_value(json_object_get(d, "vcpus")),
-               (long long) json_integer_value(
-                   json_object_get(d, "memory_kib"))
-                   / 1024);
+        printf(
+            ", %s, %lld vcpus, %lld MiB", type,
+            (long long) json_integer_value(json_object_get(d, "vcpus")),
+            (long long) json_integer_value(json_object_get(d, "memory_kib")) /
+                1024);
     }
     printf("%s%s\n", uuid ? ", uuid " : "", uuid ? uuid : "");
     json_array_foreach(json_object_get(d, "devices"), i, dev)
@@ -463,9 +463,9 @@ xenlift_show(const struct xenlift_options *o, int argc, char *argv[])
             return XENLIFT_BAD;
         }
     }
-    daemon = !o->dump && add_daemon(o, domains, "guests/show", &text)
-             && add_daemon(o, domains, "rings/show", &text)
-             && add_daemon(o, domains, "guest/coverage", &text);
+    daemon = !o->dump && add_daemon(o, domains, "guests/show", &text) &&
+             add_daemon(o, domains, "rings/show", &text) &&
+             add_daemon(o, domains, "guest/coverage", &text);
     if (o->json) {
         json_t *all = only ? json_pack("[O]", only) : json_incref(domains);
 
