@@ -10,7 +10,7 @@ build/lab/prog/%: tests/lab/prog/%.c $(wildcard tests/lab/prog/*.h)
 	@mkdir -p $(@D); echo "  CC    $@"
 	@gcc -std=gnu11 -O2 -g -D_GNU_SOURCE -Wall -Wextra -Werror \
 		-Wno-unused-parameter -static -o $@ $< \
-		$(if $(findstring libxenvchan,$(shell cat $<)),$(LAB_XENLIBS)) \
+		-I. $(if $(findstring include <libxen,$(shell cat $<))$(findstring include <xen,$(shell cat $<)),$(LAB_XENLIBS)) \
 		-lpthread
 
 .PHONY: lab-progs lab-images

@@ -35,6 +35,7 @@
 #include "xenlift_sock.h"
 
 #define CLOSE_WAIT_MS 2000 /* for the backend, when the module leaves */
+#define IDLE_EVENTS 32 /* in a row make an event spurious */
 #define INIT_WAIT_MS 3000 /* for the first connection, when it comes */
 
 enum bus_phase { BUS_DOWN, BUS_OFFERED, BUS_UP };
@@ -87,9 +88,12 @@ void xl_bus_fatal(const char *why)
 
 static irqreturn_t bus_event(int irq, void *unused)
 {
-	/* A spinner may have taken the answers: no delay for that. */
-	xl_cmd_process();
-	xen_irq_lateeoi(irq, 0);
+	static unsigned int n_idle;
+
+	/* A spinner may have taken the answers: no delay for that, but such a
+	 * coincidence does not come many times in a row. */
+	n_idle = xl_cmd_process() ? 0 : n_idle + 1;
+	xen_irq_lateeoi(irq, n_idle >= IDLE_EVENTS ? XEN_EOI_FLAG_SPURIOUS : 0);
 	return IRQ_HANDLED;
 }
 

@@ -70,8 +70,6 @@ static irqreturn_t xl_conn_event(int irq, void *conn_)
 			xl_wake(conn->xs, mask);
 			spurious = false;
 		}
-	} else {
-		spurious = false;
 	}
 	spin_unlock(&conn->lock);
 	xen_irq_lateeoi(irq, spurious ? XEN_EOI_FLAG_SPURIOUS : 0);
