@@ -4,6 +4,8 @@ $(call library,vafs-ninep,$(addprefix vafs-server/ninep/,server.c session.c \
 
 $(call unit,test-ninep-lock,tests/unit/test-ninep-lock.c \
 	vafs-server/ninep/lock.c,lift)
+$(call unit,test-ninep-server,tests/unit/test-ninep-server.c \
+	tests/unit/fake-branch.c,vafs-ninep vafs-view ninep lift,-ljansson)
 # Drivers of tests/local/vafs-* and of benchmarks, beside the programs that
 # they test.
 $(call program,vafs-posix,tests/local/vafs-posix.c,ninep lift,-ljansson)
