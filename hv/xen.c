@@ -443,10 +443,12 @@ static int
 xen_evtchn_unmask(struct hv *hv, const uint32_t ports[], size_t n)
 {
     ssize_t size = n * sizeof *ports;
+    ssize_t written = write(xen_hv_cast(hv)->evtchn, ports, size);
 
-    return (write(xen_hv_cast(hv)->evtchn, ports, size) == size ? 0
-            : errno                                             ? errno
-                                                                : EIO);
+    if (written < 0) {
+        return errno;
+    }
+    return written == size ? 0 : EIO;
 }
 
 /* ## xenstore ## */

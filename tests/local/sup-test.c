@@ -403,6 +403,12 @@ bad_workers(void)
     front_state(&bad, XENBUS_CLOSING);
     begin_anew(&bad);
 
+    /* Nonsense of the right size is ignored. */
+    front_offer(&bad, SUP_GARBAGE);
+    WAIT_FOR(back_state(40, PV, 0) == XENBUS_CONNECTED);
+    front_state(&bad, XENBUS_CLOSING);
+    begin_anew(&bad);
+
     /* A worker that does not quit is killed. */
     front_offer(&bad, SUP_IGNORE_QUIT);
     WAIT_FOR(back_state(40, PV, 0) == XENBUS_CONNECTED);
@@ -622,7 +628,7 @@ life_step(struct life *life, uint32_t *seed)
         json_decref(sup_ctl("guest/kill-worker", arg));
         break;
     case 5:
-        front_offer(&life->front, random_below(seed, SUP_DESCRIPTORS + 1));
+        front_offer(&life->front, random_below(seed, SUP_GARBAGE + 1));
         break;
     default:
         switch (back_state(life->domid, PV, 0)) {

@@ -96,6 +96,35 @@ send_descriptors(struct device *dev)
     }
 }
 
+/* Sends random messages, some of which look like real ones. */
+static void
+send_garbage(struct device *dev)
+{
+    static uint32_t seed;
+    union {
+        struct wp_device_state state;
+        uint32_t words[200];
+    } msg;
+
+    for (int i = 0; i < 400; i++) {
+        size_t n;
+
+        for (n = 0; n < sizeof msg.words / sizeof msg.words[0]; n++) {
+            seed = seed * 1664525 + 1013904223;
+            msg.words[n] = seed ^ seed >> 15;
+        }
+        n = sizeof msg.state + msg.words[190] % 300;
+        if (i % 4) {
+            msg.state.h.type = i % 4 == 3 ? WP_STATS_REPLY : WP_DEVICE_STATE;
+            msg.state.kind = dev->state.kind;
+            msg.state.devid = dev->state.devid;
+            msg.state.generation = dev->state.generation - 1;
+            msg.state.state %= 5;
+        }
+        tell(&msg, n);
+    }
+}
+
 /* Does what the guest demands.  Returns false if the device is not to be
  * connected. */
 static bool
@@ -119,6 +148,9 @@ obey(struct device *dev, uint32_t what)
         return false;
     case SUP_DESCRIPTORS:
         send_descriptors(dev);
+        return true;
+    case SUP_GARBAGE:
+        send_garbage(dev);
         return true;
     case SUP_IGNORE_QUIT:
         ignores_quit = true;

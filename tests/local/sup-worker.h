@@ -14,6 +14,7 @@ enum sup_demand {
     SUP_SILENT = 4,      /* Never answer. */
     SUP_IGNORE_QUIT = 5, /* Do not end when asked to. */
     SUP_DESCRIPTORS = 6, /* Serve, but send descriptors to the supervisor. */
+    SUP_GARBAGE = 7,     /* Serve, but send random messages before. */
 };
 
 #endif /* tests/local/sup-worker.h */
