@@ -356,6 +356,9 @@ run(unsigned n_steps, enum crash_effort effort)
 
     m = calloc(1, sizeof *m);
     fixture_create(&fx, 4096);
+    cr_assert_eq(fixture_close(&fx), 0);
+    fx.cat_options.memory = 4 << 20; /* Small reservations, small images. */
+    cr_assert_eq(fixture_open(&fx), 0);
     cr_assert_eq(vlog_set_level("off"), 0);
     memfs_record(fx.fs);
     while (m->n_steps + m->n_acks < n_steps) {
@@ -387,9 +390,11 @@ TestSuite(branch_crash, .timeout = 900);
 
 Test(branch_crash, short_workloads)
 {
-    for (unsigned i = 0; i < 12; i++) {
+    bool full = getenv("CRASH_FULL") != NULL;
+
+    for (unsigned i = 0; i < (full ? 20 : 4); i++) {
         seed = 100 + i;
-        run(100, CRASH_QUICK);
+        run(full ? 120 : 70, CRASH_QUICK);
     }
 }
 

@@ -540,8 +540,8 @@ wait_for_room(struct branch *branch)
     return error;
 }
 
-#define RESERVE_STEP (2u << 20)  /* Written between two looks. */
-#define RESERVE_SLACK (4u << 20) /* Beyond what is dirty. */
+/* Written between two looks; twice as much is reserved beyond what is dirty. */
+#define RESERVE_STEP(CAT) MIN((CAT)->budget / 16, 2u << 20)
 
 static void
 unreserve(struct catalogue *cat)
@@ -561,15 +561,15 @@ checkpoint_unreserve(struct catalogue *cat)
     pthread_mutex_unlock(&cat->thread_mutex);
 }
 
-/* Makes sure that what is dirty, and RESERVE_STEP more, fits onto the disk. */
+/* Makes sure that what is dirty, and RESERVE_STEP() more, fits onto the disk. */
 static int
 reserve(struct catalogue *cat, uint64_t dirty)
 {
     uint64_t level =
         dirty + __atomic_load_n(&cat->put_bytes, __ATOMIC_RELAXED);
     const uint64_t want[2] = {
-        [STORE_CLASS_NODE] = dirty / 4 + RESERVE_STEP,
-        [STORE_CLASS_DATA] = dirty + dirty / 4 + RESERVE_SLACK,
+        [STORE_CLASS_NODE] = dirty / 4 + RESERVE_STEP(cat),
+        [STORE_CLASS_DATA] = dirty + dirty / 4 + 2 * RESERVE_STEP(cat),
     };
     int error = 0;
 
@@ -588,7 +588,7 @@ reserve(struct catalogue *cat, uint64_t dirty)
         }
     }
     if (!error) {
-        __atomic_store_n(&cat->reserve_due, level + RESERVE_STEP,
+        __atomic_store_n(&cat->reserve_due, level + RESERVE_STEP(cat),
                          __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&cat->thread_mutex);
