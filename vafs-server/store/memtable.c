@@ -190,22 +190,35 @@ memtable_compare__(const void *a_, const void *b_)
 int
 memtable_sorted(struct memtable *mt, struct index_entry **ret, size_t *ret_n)
 {
-    struct index_entry *all;
-    size_t n = 0;
+    size_t n = 0, allocated = memtable_count(mt) + 1;
+    struct index_entry *all = malloc(allocated * sizeof *all);
+    int error = all ? 0 : ENOMEM;
 
-    all = malloc(memtable_count(mt) * sizeof *all + 1);
-    if (!all) {
-        return ENOMEM;
-    }
-    for (size_t i = 0; i < MEMTABLE_SHARDS; i++) {
+    for (size_t i = 0; i < MEMTABLE_SHARDS && !error; i++) {
         struct memtable_shard *shard = &mt->shards[i];
 
         pthread_mutex_lock(&shard->mutex);
-        if (shard->n) {
+        /* It may have grown since it was counted. */
+        if (n + shard->n > allocated) {
+            size_t want = 2 * (n + shard->n);
+            struct index_entry *p = realloc(all, want * sizeof *all);
+
+            if (p) {
+                all = p;
+                allocated = want;
+            } else {
+                error = ENOMEM;
+            }
+        }
+        if (!error && shard->n) {
             memcpy(all + n, shard->entries, shard->n * sizeof *all);
             n += shard->n;
         }
         pthread_mutex_unlock(&shard->mutex);
+    }
+    if (error) {
+        free(all);
+        return error;
     }
     qsort(all, n, sizeof *all, memtable_compare__);
     *ret = all;
