@@ -229,6 +229,24 @@ store_scan(struct supervisor *sup, store_scan_cb *cb)
     scan_below(sup, "backend", cb);
 }
 
+void
+store_announce(struct supervisor *sup)
+{
+    int error;
+
+    if (!sup->options->serve_xen_9pfs) {
+        return;
+    }
+    error = hv_xs_write(sup->hv, HV_XS_NONE, XS_LIBXL_XEN_9PFS_STATE,
+                        XS_LIBXL_XEN_9PFS_STATE_VALUE);
+    if (error) {
+        vlog_warn("cannot write %s (%s): libxl may start a xen-9pfsd of its "
+                  "own; write \"%s\" there from domain 0",
+                  XS_LIBXL_XEN_9PFS_STATE, strerror(error),
+                  XS_LIBXL_XEN_9PFS_STATE_VALUE);
+    }
+}
+
 /* ## Facts ## */
 
 static enum xenbus_state

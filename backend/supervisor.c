@@ -644,6 +644,7 @@ supervisor_create(struct loop *loop, const struct supervisor_options *options,
     if (error) {
         goto error;
     }
+    store_announce(sup);
     store_clean_errors(sup);
     store_scan(sup, device_found);
     run_dirty(sup);

@@ -167,6 +167,10 @@ typedef void store_scan_cb(struct supervisor *, const struct device_type *,
                            uint16_t domid, uint32_t devid);
 void store_scan(struct supervisor *, store_scan_cb *);
 
+/* Says that type xen_9pfs is served here, where it is: libxl would start a
+ * daemon for it otherwise. */
+void store_announce(struct supervisor *);
+
 /* Removes error nodes of devices that are no more. */
 void store_clean_errors(struct supervisor *);
 
