@@ -192,9 +192,9 @@ sequential(struct client *cl, bool write)
     size_t n = 0;
     uint64_t offset = cl->i % 32 * (1 << 20);
 
-    return write ? ninep_write_all(cl->c, cl->file, offset, cl->buf, 1 << 20)
-                 : ninep_read_all(cl->c, cl->file, offset, cl->buf, 1 << 20,
-                                  &n);
+    return write
+               ? ninep_write_all(cl->c, cl->file, offset, cl->buf, 1 << 20)
+               : ninep_read_all(cl->c, cl->file, offset, cl->buf, 1 << 20, &n);
 }
 
 static int
@@ -282,8 +282,8 @@ make_files(struct client *cl)
         snprintf(name, sizeof name, "s%d", i);
         error = ninep_walk_path(cl->c, cl->dir, "", &fid, NULL);
         if (!error) {
-            error = ninep_lcreate(cl->c, fid, name, NINEP_O_RDWR, 0644, 0,
-                                  NULL);
+            error =
+                ninep_lcreate(cl->c, fid, name, NINEP_O_RDWR, 0644, 0, NULL);
             ninep_release(cl->c, fid);
             error = error == EEXIST ? 0 : error;
         }
@@ -344,8 +344,7 @@ child(const struct target *t, const struct bench *b, struct shared *sh,
     }
     sh->ops[number] = cl.i;
     /* Unlink ends early when there is nothing left. */
-    sh->errors[number] =
-        error == ENOENT && b->run == op_unlink ? 0 : error;
+    sh->errors[number] = error == ENOENT && b->run == op_unlink ? 0 : error;
     _exit(0);
 }
 
@@ -487,13 +486,13 @@ parse_target(const char *text, struct target *t)
 {
     const char *eq = strchr(text, '='), *comma = strrchr(text, ',');
 
-    if (!eq || !comma || comma < eq || eq - text >= 64 ||
-        comma - eq >= 256 || strlen(comma) >= 256) {
+    if (!eq || !comma || comma < eq || eq - text >= 64 || comma - eq >= 256 ||
+        strlen(comma) >= 256) {
         return false;
     }
     snprintf(t->name, sizeof t->name, "%.*s", (int) (eq - text), text);
-    snprintf(t->address, sizeof t->address, "%.*s",
-             (int) (comma - eq - 1), eq + 1);
+    snprintf(t->address, sizeof t->address, "%.*s", (int) (comma - eq - 1),
+             eq + 1);
     snprintf(t->aname, sizeof t->aname, "%s", comma + 1);
     return true;
 }
@@ -514,8 +513,8 @@ is_in_list(const char *list, const char *name)
 {
     size_t n = strlen(name);
 
-    for (const char *p = list; p; p = strchr(p, ',') ? strchr(p, ',') + 1
-                                                     : NULL) {
+    for (const char *p = list; p;
+         p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
         if (!strncmp(p, name, n) && (!p[n] || p[n] == ',')) {
             return true;
         }
@@ -582,9 +581,9 @@ main(int argc, char *argv[])
         int n = MIN(MAX(atoi(p += *p == ','), 1), MAX_CLIENTS);
 
         for (size_t i = 0; i < ARRAY_SIZE(benches); i++) {
-            bool wanted = !only || is_in_list(only, benches[i].name) ||
-                          (benches[i].run == op_create &&
-                           is_in_list(only, "unlink"));
+            bool wanted =
+                !only || is_in_list(only, benches[i].name) ||
+                (benches[i].run == op_create && is_in_list(only, "unlink"));
 
             if (wanted && !run_bench(&benches[i], targets, n_targets, n,
                                      n_runs, seconds, made, results)) {

@@ -179,8 +179,8 @@ engine_verify(struct engine *engine, bool read_data,
     struct branch_verify_stats st = {.n_nodes = 0};
     struct verify v = {.cbs = cbs};
     json_t *json;
-    int error = store_verify(engine->store, store_progress_cb,
-                             store_error_cb, &v);
+    int error =
+        store_verify(engine->store, store_progress_cb, store_error_cb, &v);
 
     if (error && error != EBADMSG) {
         return error;
@@ -222,12 +222,12 @@ store_json(struct store *store)
         "{sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI sI "
         "sI sI sI}",
         I(n_segments), I(segment_bytes), I(n_runs), I(index_bytes),
-        I(n_index_entries), I(journal_used), I(journal_size),
-        I(journal_max), I(n_puts), I(n_put_existed), I(n_put_delta),
-        I(put_plain_bytes), I(put_stored_bytes), I(n_gets), I(n_get_hits),
-        I(n_get_bytes), I(n_damaged), I(n_syncs), I(n_commits),
-        I(n_journal_syncs), I(node_cache_bytes), I(record_cache_bytes),
-        I(broken), "disk_total", (json_int_t) space.total, "disk_available",
+        I(n_index_entries), I(journal_used), I(journal_size), I(journal_max),
+        I(n_puts), I(n_put_existed), I(n_put_delta), I(put_plain_bytes),
+        I(put_stored_bytes), I(n_gets), I(n_get_hits), I(n_get_bytes),
+        I(n_damaged), I(n_syncs), I(n_commits), I(n_journal_syncs),
+        I(node_cache_bytes), I(record_cache_bytes), I(broken), "disk_total",
+        (json_int_t) space.total, "disk_available",
         (json_int_t) space.available);
 #undef I
 }
@@ -252,8 +252,8 @@ branch_json_cb(const char *name, uint64_t id, void *aux_)
 #define I(NAME) #NAME, (json_int_t) s.NAME
     json_array_append_new(
         aux->array,
-        json_pack("{ss sI sI sI sI sI sI sI sI sI sI sI sI sI}", "name",
-                  name, "id", (json_int_t) id, I(n_inodes), I(stored_size),
+        json_pack("{ss sI sI sI sI sI sI sI sI sI sI sI sI sI}", "name", name,
+                  "id", (json_int_t) id, I(n_inodes), I(stored_size),
                   I(dirty_keys), I(dirty_size), I(frozen_layers),
                   I(open_inodes), I(n_orphans), I(n_changes), I(n_fsyncs),
                   I(n_checkpoints), I(sequence), I(tree_height)));

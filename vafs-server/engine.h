@@ -21,7 +21,7 @@ struct view;
 #define ENGINE_DEFAULT_MEMORY (UINT64_C(256) << 20)
 
 struct engine_options {
-    uint64_t memory;          /* Bytes; 0: ENGINE_DEFAULT_MEMORY. */
+    uint64_t memory;            /* Bytes; 0: ENGINE_DEFAULT_MEMORY. */
     unsigned int checkpoint_ms; /* 0: the catalogue's default. */
     bool read_only;
     struct file_layer *files; /* For fault injection; or NULL. */
@@ -40,9 +40,9 @@ int engine_init(const char *dir, const char **ret_reason) NODISCARD;
 
 /* Opens the store in 'dir' and serves it on 'loop' (nothing listens yet:
  * server_listen()). */
-int engine_open(struct engine *, struct loop *, const char *dir,
-                const struct engine_options *,
-                const char **ret_reason) NODISCARD;
+int
+engine_open(struct engine *, struct loop *, const char *dir,
+            const struct engine_options *, const char **ret_reason) NODISCARD;
 
 /* Ends sessions, makes the last checkpoint, closes.  Idempotent.  Returns the
  * first error; what was fsynced is safe in any case. */
@@ -59,9 +59,9 @@ struct engine_verify_cbs {
                      void *aux);
     void *aux;
 };
-int engine_verify(struct engine *, bool read_data,
-                  const struct engine_verify_cbs *,
-                  json_t **ret_result) NODISCARD;
+int
+engine_verify(struct engine *, bool read_data,
+              const struct engine_verify_cbs *, json_t **ret_result) NODISCARD;
 
 /* All figures for "stats". */
 json_t *engine_stats_json(struct engine *);

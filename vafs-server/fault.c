@@ -25,9 +25,9 @@ enum operation {
     N_OPS
 };
 
-static const char *const names[N_OPS] = {
-    "open",     "pread",    "pwritev", "datasync",
-    "truncate", "allocate", "rename",  "sync_dir"};
+static const char *const names[N_OPS] = {"open",     "pread",    "pwritev",
+                                         "datasync", "truncate", "allocate",
+                                         "rename",   "sync_dir"};
 
 struct fault {
     unsigned int left; /* Calls until it fails; 0: never. */
@@ -64,10 +64,9 @@ draw(struct file_layer *layer, enum operation op)
 }
 
 #define BELOW(LAYER) (CONTAINER_OF(LAYER, struct fault_layer, up)->below)
-#define PASS(LAYER, OP, CALL, ...)                                            \
-    int error = draw(LAYER, OP);                                              \
-    return error ? error                                                      \
-                 : BELOW(LAYER)->ops->CALL(BELOW(LAYER), __VA_ARGS__)
+#define PASS(LAYER, OP, CALL, ...) \
+    int error = draw(LAYER, OP);   \
+    return error ? error : BELOW(LAYER)->ops->CALL(BELOW(LAYER), __VA_ARGS__)
 
 static int
 fl_open(struct file_layer *l, const char *name, unsigned flags, int *ret_file)

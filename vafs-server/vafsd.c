@@ -69,8 +69,8 @@ ctl_stats(struct ctl_conn *conn, int argc UNUSED, const char *argv[] UNUSED,
 }
 
 static void
-ctl_sessions(struct ctl_conn *conn, int argc UNUSED,
-             const char *argv[] UNUSED, void *d_)
+ctl_sessions(struct ctl_conn *conn, int argc UNUSED, const char *argv[] UNUSED,
+             void *d_)
 {
     struct daemon *d = d_;
 
@@ -78,8 +78,8 @@ ctl_sessions(struct ctl_conn *conn, int argc UNUSED,
 }
 
 static void
-ctl_shutdown(struct ctl_conn *conn, int argc UNUSED,
-             const char *argv[] UNUSED, void *d_)
+ctl_shutdown(struct ctl_conn *conn, int argc UNUSED, const char *argv[] UNUSED,
+             void *d_)
 {
     struct daemon *d = d_;
 
@@ -135,12 +135,11 @@ task_progress_cb(void *task_)
     if (phase && !ctl_conn_is_closed(task->conn)) {
         ctl_progress(
             task->conn,
-            json_pack("{ss sI sI}", "phase", phase, "done",
-                      (json_int_t) __atomic_load_n(&task->done,
-                                                   __ATOMIC_RELAXED),
-                      "total",
-                      (json_int_t) __atomic_load_n(&task->total,
-                                                   __ATOMIC_RELAXED)));
+            json_pack(
+                "{ss sI sI}", "phase", phase, "done",
+                (json_int_t) __atomic_load_n(&task->done, __ATOMIC_RELAXED),
+                "total",
+                (json_int_t) __atomic_load_n(&task->total, __ATOMIC_RELAXED)));
     }
     loop_timer_set_ms(task->d->loop, &task->timer, PROGRESS_MS);
 }
@@ -152,8 +151,7 @@ task_done(struct pool_job *job)
 
     loop_timer_cancel(&task->timer);
     if (task->error) {
-        ctl_reply_error(task->conn, task->error, "%s",
-                        strerror(task->error));
+        ctl_reply_error(task->conn, task->error, "%s", strerror(task->error));
         json_decref(task->result);
     } else {
         if (task->result && task->messages) {
@@ -237,13 +235,13 @@ run_verify(struct pool_job *job)
     struct engine_verify_cbs cbs = {verify_report_cb, verify_progress_cb,
                                     task};
 
-    task->error = engine_verify(&task->d->engine, task->read_data, &cbs,
-                                &task->result);
+    task->error =
+        engine_verify(&task->d->engine, task->read_data, &cbs, &task->result);
 }
 
 static void
-ctl_verify(struct ctl_conn *conn, int argc UNUSED,
-           const char *argv[] UNUSED, void *d)
+ctl_verify(struct ctl_conn *conn, int argc UNUSED, const char *argv[] UNUSED,
+           void *d)
 {
     task_start(d, conn, run_verify, true);
 }
@@ -267,8 +265,7 @@ register_ctl(struct daemon *d)
 
     for (size_t i = 0; !error && i < ARRAY_SIZE(methods); i++) {
         error = ctl_register(d->ctl, methods[i].name, methods[i].usage,
-                             methods[i].min, methods[i].max, methods[i].cb,
-                             d);
+                             methods[i].min, methods[i].max, methods[i].cb, d);
     }
     return error;
 }
@@ -382,8 +379,8 @@ run(struct daemon *d)
         loop_destroy(d->loop);
         return error;
     }
-    error = engine_open(&d->engine, d->loop, d->store_dir, &d->options,
-                        &reason);
+    error =
+        engine_open(&d->engine, d->loop, d->store_dir, &d->options, &reason);
     if (error) {
         vlog_err("%s: %s", d->store_dir, reason);
     } else {
@@ -418,8 +415,19 @@ bad_option(const char *message)
 static void
 parse_options(struct daemon *d, int argc, char *argv[])
 {
-    enum { STORE = 256, RUN_DIR, MEMORY, CHECKPOINT, LISTEN, READ_ONLY,
-           FOREGROUND, FAULT, LOG_LEVEL, HELP, VERSION };
+    enum {
+        STORE = 256,
+        RUN_DIR,
+        MEMORY,
+        CHECKPOINT,
+        LISTEN,
+        READ_ONLY,
+        FOREGROUND,
+        FAULT,
+        LOG_LEVEL,
+        HELP,
+        VERSION
+    };
     static const struct option options[] = {
         {"store", required_argument, NULL, STORE},
         {"run-dir", required_argument, NULL, RUN_DIR},

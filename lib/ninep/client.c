@@ -418,9 +418,9 @@ ninep_client_send(struct ninep_client *c, struct ninep_msg *msg,
     }
     msg->tag = tag;
     for (int i = 0;; i++) {
-        error = ninep_encode(
-            msg, c->out + c->out_size,
-            MIN(c->out_capacity - c->out_size, c->msize), &size);
+        error =
+            ninep_encode(msg, c->out + c->out_size,
+                         MIN(c->out_capacity - c->out_size, c->msize), &size);
         if (!error) {
             break;
         }

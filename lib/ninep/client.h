@@ -30,8 +30,8 @@ struct ninep_client;
 
 /* Connects to 'address': "unix:PATH", a PATH with a slash in it, or
  * "tcp:HOST:PORT".  Does not speak yet: see ninep_client_version(). */
-int ninep_client_connect(const char *address,
-                         struct ninep_client **ret) NODISCARD;
+int
+ninep_client_connect(const char *address, struct ninep_client **ret) NODISCARD;
 
 /* Uses the stream socket (or socket-like) 'fd', which the client then owns,
  * also if this fails. */
@@ -115,16 +115,16 @@ int ninep_symlink(struct ninep_client *, uint32_t dfid, const char *name,
 int ninep_mknod(struct ninep_client *, uint32_t dfid, const char *name,
                 uint32_t mode, uint32_t major, uint32_t minor, uint32_t gid,
                 struct ninep_qid *ret_qid) NODISCARD;
-int ninep_mkdir(struct ninep_client *, uint32_t dfid, const char *name,
-                uint32_t mode, uint32_t gid,
-                struct ninep_qid *ret_qid) NODISCARD;
+int
+ninep_mkdir(struct ninep_client *, uint32_t dfid, const char *name,
+            uint32_t mode, uint32_t gid, struct ninep_qid *ret_qid) NODISCARD;
 int ninep_link(struct ninep_client *, uint32_t dfid, uint32_t fid,
                const char *name) NODISCARD;
 int ninep_rename(struct ninep_client *, uint32_t fid, uint32_t dfid,
                  const char *name) NODISCARD;
-int ninep_renameat(struct ninep_client *, uint32_t olddfid,
-                   const char *oldname, uint32_t newdfid,
-                   const char *newname) NODISCARD;
+int
+ninep_renameat(struct ninep_client *, uint32_t olddfid, const char *oldname,
+               uint32_t newdfid, const char *newname) NODISCARD;
 int ninep_unlinkat(struct ninep_client *, uint32_t dfid, const char *name,
                    uint32_t flags) NODISCARD;
 
@@ -133,14 +133,14 @@ int ninep_readlink(struct ninep_client *, uint32_t fid, char *buf,
                    size_t size) NODISCARD;
 int ninep_getattr(struct ninep_client *, uint32_t fid, uint64_t mask,
                   struct ninep_attr *ret) NODISCARD;
-int ninep_setattr(struct ninep_client *,
-                  const struct ninep_setattr *) NODISCARD;
+int
+ninep_setattr(struct ninep_client *, const struct ninep_setattr *) NODISCARD;
 int ninep_statfs(struct ninep_client *, uint32_t fid,
                  struct ninep_statfs *ret) NODISCARD;
 
 /* One Tread or Twrite each; clamped to msize.  '*ret_n' is what was done. */
-int ninep_read(struct ninep_client *, uint32_t fid, uint64_t offset,
-               void *buf, uint32_t count, uint32_t *ret_n) NODISCARD;
+int ninep_read(struct ninep_client *, uint32_t fid, uint64_t offset, void *buf,
+               uint32_t count, uint32_t *ret_n) NODISCARD;
 int ninep_write(struct ninep_client *, uint32_t fid, uint64_t offset,
                 const void *buf, uint32_t count, uint32_t *ret_n) NODISCARD;
 

@@ -44,50 +44,47 @@ struct message {
     const struct field *fields;
 };
 
-#define F(KIND, MEMBER, NAME)                                                 \
-    {                                                                         \
-        offsetof(struct ninep_msg, MEMBER), K_##KIND, NAME                    \
+#define F(KIND, MEMBER, NAME)                              \
+    {                                                      \
+        offsetof(struct ninep_msg, MEMBER), K_##KIND, NAME \
     }
-#define FIELDS(...)                                                           \
-    (const struct field[])                                                    \
-    {                                                                         \
-        __VA_ARGS__,                                                          \
-        {                                                                     \
-            0, K_END, NULL                                                    \
-        }                                                                     \
+#define FIELDS(...)        \
+    (const struct field[]) \
+    {                      \
+        __VA_ARGS__,       \
+        {                  \
+            0, K_END, NULL \
+        }                  \
     }
-#define NOTHING                                                               \
-    (const struct field[])                                                    \
-    {                                                                         \
-        {                                                                     \
-            0, K_END, NULL                                                    \
-        }                                                                     \
+#define NOTHING            \
+    (const struct field[]) \
+    {                      \
+        {                  \
+            0, K_END, NULL \
+        }                  \
     }
 #define FID FIELDS(F(U32, fid.fid, "fid"))
 #define QID FIELDS(F(QID, rqid.qid, "qid"))
-#define OPENED                                                                \
-    FIELDS(F(QID, ropen.qid, "qid"), F(U32, ropen.iounit, "iounit"))
-#define READ                                                                  \
-    FIELDS(F(U32, tread.fid, "fid"), F(U64, tread.offset, "offset"),          \
+#define OPENED FIELDS(F(QID, ropen.qid, "qid"), F(U32, ropen.iounit, "iounit"))
+#define READ                                                         \
+    FIELDS(F(U32, tread.fid, "fid"), F(U64, tread.offset, "offset"), \
            F(U32, tread.count, "count"))
 #define DATA FIELDS(F(DATA, rread.data, "data"))
-#define VERSION                                                               \
-    FIELDS(F(U32, version.msize, "msize"),                                    \
-           F(STR, version.version, "version"))
+#define VERSION \
+    FIELDS(F(U32, version.msize, "msize"), F(STR, version.version, "version"))
 
 static const struct message messages[128] = {
     [NINEP_RLERROR] = {"Rlerror", FIELDS(F(U32, rlerror.ecode, "ecode"))},
     [NINEP_TSTATFS] = {"Tstatfs", FID},
-    [NINEP_RSTATFS] = {"Rstatfs",
-                       FIELDS(F(U32, rstatfs.type, "type"),
-                              F(U32, rstatfs.bsize, "bsize"),
-                              F(U64, rstatfs.blocks, "blocks"),
-                              F(U64, rstatfs.bfree, "bfree"),
-                              F(U64, rstatfs.bavail, "bavail"),
-                              F(U64, rstatfs.files, "files"),
-                              F(U64, rstatfs.ffree, "ffree"),
-                              F(U64, rstatfs.fsid, "fsid"),
-                              F(U32, rstatfs.namelen, "namelen"))},
+    [NINEP_RSTATFS] = {"Rstatfs", FIELDS(F(U32, rstatfs.type, "type"),
+                                         F(U32, rstatfs.bsize, "bsize"),
+                                         F(U64, rstatfs.blocks, "blocks"),
+                                         F(U64, rstatfs.bfree, "bfree"),
+                                         F(U64, rstatfs.bavail, "bavail"),
+                                         F(U64, rstatfs.files, "files"),
+                                         F(U64, rstatfs.ffree, "ffree"),
+                                         F(U64, rstatfs.fsid, "fsid"),
+                                         F(U32, rstatfs.namelen, "namelen"))},
     [NINEP_TLOPEN] = {"Tlopen", FIELDS(F(U32, tlopen.fid, "fid"),
                                        F(U32, tlopen.flags, "flags"))},
     [NINEP_RLOPEN] = {"Rlopen", OPENED},
@@ -118,24 +115,19 @@ static const struct message messages[128] = {
                          FIELDS(F(STR, rreadlink.target, "target"))},
     [NINEP_TGETATTR] = {"Tgetattr", FIELDS(F(U32, tgetattr.fid, "fid"),
                                            F(U64, tgetattr.mask, "mask"))},
-    [NINEP_RGETATTR] = {"Rgetattr",
-                        FIELDS(F(U64, rgetattr.valid, "valid"),
-                               F(QID, rgetattr.qid, "qid"),
-                               F(U32, rgetattr.mode, "mode"),
-                               F(U32, rgetattr.uid, "uid"),
-                               F(U32, rgetattr.gid, "gid"),
-                               F(U64, rgetattr.nlink, "nlink"),
-                               F(U64, rgetattr.rdev, "rdev"),
-                               F(U64, rgetattr.size, "size"),
-                               F(U64, rgetattr.blksize, "blksize"),
-                               F(U64, rgetattr.blocks, "blocks"),
-                               F(TIME, rgetattr.atime, "atime"),
-                               F(TIME, rgetattr.mtime, "mtime"),
-                               F(TIME, rgetattr.ctime, "ctime"),
-                               F(TIME, rgetattr.btime, "btime"),
-                               F(U64, rgetattr.gen, "gen"),
-                               F(U64, rgetattr.data_version,
-                                 "data_version"))},
+    [NINEP_RGETATTR] =
+        {"Rgetattr",
+         FIELDS(F(U64, rgetattr.valid, "valid"), F(QID, rgetattr.qid, "qid"),
+                F(U32, rgetattr.mode, "mode"), F(U32, rgetattr.uid, "uid"),
+                F(U32, rgetattr.gid, "gid"), F(U64, rgetattr.nlink, "nlink"),
+                F(U64, rgetattr.rdev, "rdev"), F(U64, rgetattr.size, "size"),
+                F(U64, rgetattr.blksize, "blksize"),
+                F(U64, rgetattr.blocks, "blocks"),
+                F(TIME, rgetattr.atime, "atime"),
+                F(TIME, rgetattr.mtime, "mtime"),
+                F(TIME, rgetattr.ctime, "ctime"),
+                F(TIME, rgetattr.btime, "btime"), F(U64, rgetattr.gen, "gen"),
+                F(U64, rgetattr.data_version, "data_version"))},
     [NINEP_TSETATTR] = {"Tsetattr", FIELDS(F(U32, tsetattr.fid, "fid"),
                                            F(U32, tsetattr.valid, "valid"),
                                            F(U32, tsetattr.mode, "mode"),
@@ -145,11 +137,10 @@ static const struct message messages[128] = {
                                            F(TIME, tsetattr.atime, "atime"),
                                            F(TIME, tsetattr.mtime, "mtime"))},
     [NINEP_RSETATTR] = {"Rsetattr", NOTHING},
-    [NINEP_TXATTRWALK] = {"Txattrwalk", FIELDS(F(U32, txattrwalk.fid, "fid"),
-                                               F(U32, txattrwalk.newfid,
-                                                 "newfid"),
-                                               F(STR, txattrwalk.name,
-                                                 "name"))},
+    [NINEP_TXATTRWALK] = {"Txattrwalk",
+                          FIELDS(F(U32, txattrwalk.fid, "fid"),
+                                 F(U32, txattrwalk.newfid, "newfid"),
+                                 F(STR, txattrwalk.name, "name"))},
     [NINEP_RXATTRWALK] = {"Rxattrwalk",
                           FIELDS(F(U64, rxattrwalk.size, "size"))},
     [NINEP_TXATTRCREATE] = {"Txattrcreate",
@@ -160,9 +151,9 @@ static const struct message messages[128] = {
     [NINEP_RXATTRCREATE] = {"Rxattrcreate", NOTHING},
     [NINEP_TREADDIR] = {"Treaddir", READ},
     [NINEP_RREADDIR] = {"Rreaddir", DATA},
-    [NINEP_TFSYNC] = {"Tfsync", FIELDS(F(U32, tfsync.fid, "fid"),
-                                       F(U32_OPT, tfsync.datasync,
-                                         "datasync"))},
+    [NINEP_TFSYNC] = {"Tfsync",
+                      FIELDS(F(U32, tfsync.fid, "fid"),
+                             F(U32_OPT, tfsync.datasync, "datasync"))},
     [NINEP_RFSYNC] = {"Rfsync", NOTHING},
     [NINEP_TLOCK] = {"Tlock",
                      FIELDS(F(U32, lock.fid, "fid"), F(U8, lock.type, "type"),
@@ -185,10 +176,9 @@ static const struct message messages[128] = {
                                F(U64, lock.length, "length"),
                                F(U32, lock.proc_id, "proc_id"),
                                F(STR, lock.client_id, "client_id"))},
-    [NINEP_TLINK] = {"Tlink",
-                     FIELDS(F(U32, tlink.dfid, "dfid"),
-                            F(U32, tlink.fid, "fid"),
-                            F(NAME, tlink.name, "name"))},
+    [NINEP_TLINK] = {"Tlink", FIELDS(F(U32, tlink.dfid, "dfid"),
+                                     F(U32, tlink.fid, "fid"),
+                                     F(NAME, tlink.name, "name"))},
     [NINEP_RLINK] = {"Rlink", NOTHING},
     [NINEP_TMKDIR] = {"Tmkdir", FIELDS(F(U32, tmkdir.dfid, "dfid"),
                                        F(NAME, tmkdir.name, "name"),
@@ -201,39 +191,35 @@ static const struct message messages[128] = {
                                 F(U32, trenameat.newdfid, "newdfid"),
                                 F(NAME, trenameat.newname, "newname"))},
     [NINEP_RRENAMEAT] = {"Rrenameat", NOTHING},
-    [NINEP_TUNLINKAT] = {"Tunlinkat", FIELDS(F(U32, tunlinkat.dfid, "dfid"),
-                                             F(NAME, tunlinkat.name, "name"),
-                                             F(U32, tunlinkat.flags,
-                                               "flags"))},
+    [NINEP_TUNLINKAT] = {"Tunlinkat",
+                         FIELDS(F(U32, tunlinkat.dfid, "dfid"),
+                                F(NAME, tunlinkat.name, "name"),
+                                F(U32, tunlinkat.flags, "flags"))},
     [NINEP_RUNLINKAT] = {"Runlinkat", NOTHING},
     [NINEP_TVERSION] = {"Tversion", VERSION},
     [NINEP_RVERSION] = {"Rversion", VERSION},
-    [NINEP_TAUTH] = {"Tauth",
-                     FIELDS(F(U32, tattach.afid, "afid"),
-                            F(STR, tattach.uname, "uname"),
-                            F(STR, tattach.aname, "aname"),
-                            F(U32, tattach.n_uname, "n_uname"))},
+    [NINEP_TAUTH] = {"Tauth", FIELDS(F(U32, tattach.afid, "afid"),
+                                     F(STR, tattach.uname, "uname"),
+                                     F(STR, tattach.aname, "aname"),
+                                     F(U32, tattach.n_uname, "n_uname"))},
     [NINEP_RAUTH] = {"Rauth", QID},
-    [NINEP_TATTACH] = {"Tattach",
-                       FIELDS(F(U32, tattach.fid, "fid"),
-                              F(U32, tattach.afid, "afid"),
-                              F(STR, tattach.uname, "uname"),
-                              F(STR, tattach.aname, "aname"),
-                              F(U32, tattach.n_uname, "n_uname"))},
+    [NINEP_TATTACH] = {"Tattach", FIELDS(F(U32, tattach.fid, "fid"),
+                                         F(U32, tattach.afid, "afid"),
+                                         F(STR, tattach.uname, "uname"),
+                                         F(STR, tattach.aname, "aname"),
+                                         F(U32, tattach.n_uname, "n_uname"))},
     [NINEP_RATTACH] = {"Rattach", QID},
     [NINEP_TFLUSH] = {"Tflush", FIELDS(F(U16, tflush.oldtag, "oldtag"))},
     [NINEP_RFLUSH] = {"Rflush", NOTHING},
-    [NINEP_TWALK] = {"Twalk",
-                     FIELDS(F(U32, twalk.fid, "fid"),
-                            F(U32, twalk.newfid, "newfid"),
-                            F(NAMES, twalk.n, "names"))},
+    [NINEP_TWALK] = {"Twalk", FIELDS(F(U32, twalk.fid, "fid"),
+                                     F(U32, twalk.newfid, "newfid"),
+                                     F(NAMES, twalk.n, "names"))},
     [NINEP_RWALK] = {"Rwalk", FIELDS(F(QIDS, rwalk.n, "qids"))},
     [NINEP_TREAD] = {"Tread", READ},
     [NINEP_RREAD] = {"Rread", DATA},
-    [NINEP_TWRITE] = {"Twrite",
-                      FIELDS(F(U32, twrite.fid, "fid"),
-                             F(U64, twrite.offset, "offset"),
-                             F(DATA, twrite.data, "data"))},
+    [NINEP_TWRITE] = {"Twrite", FIELDS(F(U32, twrite.fid, "fid"),
+                                       F(U64, twrite.offset, "offset"),
+                                       F(DATA, twrite.data, "data"))},
     [NINEP_RWRITE] = {"Rwrite", FIELDS(F(U32, rwrite.count, "count"))},
     [NINEP_TCLUNK] = {"Tclunk", FID},
     [NINEP_RCLUNK] = {"Rclunk", NOTHING},
@@ -561,8 +547,8 @@ put_data(struct writer *w, const struct ninep_data *data)
 static void
 put_array(struct writer *w, enum kind kind, const struct ninep_msg *msg)
 {
-    uint16_t n = MIN(kind == K_NAMES ? msg->twalk.n : msg->rwalk.n,
-                     NINEP_MAX_WALK);
+    uint16_t n =
+        MIN(kind == K_NAMES ? msg->twalk.n : msg->rwalk.n, NINEP_MAX_WALK);
 
     put_int(w, 2, n);
     for (unsigned int i = 0; i < n; i++) {
@@ -575,8 +561,7 @@ put_array(struct writer *w, enum kind kind, const struct ninep_msg *msg)
 }
 
 static void
-put_field(struct writer *w, const struct field *f,
-          const struct ninep_msg *msg)
+put_field(struct writer *w, const struct field *f, const struct ninep_msg *msg)
 {
     const void *in = (const char *) msg + f->offset;
 
@@ -697,8 +682,8 @@ struct printer {
     size_t left; /* Without the terminating NUL. */
 };
 
-static void PRINTF_FORMAT(2, 3)
-say(struct printer *pr, const char *format, ...)
+static void
+    PRINTF_FORMAT(2, 3) say(struct printer *pr, const char *format, ...)
 {
     va_list args;
     int n;

@@ -65,8 +65,8 @@ struct ninep_setattr {
 
 struct ninep_lock {
     uint32_t fid;
-    uint8_t type;   /* NINEP_LOCK_{RDLCK,WRLCK,UNLCK}. */
-    uint32_t flags; /* NINEP_LOCK_FLAGS_*; not in getlock. */
+    uint8_t type;           /* NINEP_LOCK_{RDLCK,WRLCK,UNLCK}. */
+    uint32_t flags;         /* NINEP_LOCK_FLAGS_*; not in getlock. */
     uint64_t start, length; /* 'length' 0: to the end. */
     uint32_t proc_id;
     struct ninep_str client_id;

@@ -52,8 +52,8 @@ put(const char *name, uint64_t version)
         error = EIO;
     }
     if (!error) {
-        struct ninep_setattr set = {.fid = fid, .valid = NINEP_SETATTR_SIZE,
-                                    .size = size};
+        struct ninep_setattr set = {
+            .fid = fid, .valid = NINEP_SETATTR_SIZE, .size = size};
 
         error = ninep_setattr(c, &set);
     }
@@ -170,8 +170,8 @@ check(void)
             printf("%s: has version %llu, but %llu was durable (step %llu, "
                    "the last was %llu)\n",
                    name, (unsigned long long) got,
-                   (unsigned long long) acked[i],
-                   (unsigned long long) when[i], (unsigned long long) last);
+                   (unsigned long long) acked[i], (unsigned long long) when[i],
+                   (unsigned long long) last);
             n_bad++;
         }
     }

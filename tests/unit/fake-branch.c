@@ -75,12 +75,12 @@ would_wait(void)
     return is_nowait && fake_wait && n % fake_wait == 0;
 }
 
-#define ENTER()                                                               \
-    do {                                                                      \
-        if (would_wait()) {                                                   \
-            return EAGAIN;                                                    \
-        }                                                                     \
-        pthread_mutex_lock(&mutex);                                           \
+#define ENTER()                     \
+    do {                            \
+        if (would_wait()) {         \
+            return EAGAIN;          \
+        }                           \
+        pthread_mutex_lock(&mutex); \
     } while (0)
 
 static int
@@ -275,9 +275,8 @@ find_parent(struct file *dir, struct file *f, struct file **ret_dir)
             *ret_dir = dir;
             return e;
         }
-        found = S_ISDIR(e->file->attr.mode)
-                    ? find_parent(e->file, f, ret_dir)
-                    : NULL;
+        found = S_ISDIR(e->file->attr.mode) ? find_parent(e->file, f, ret_dir)
+                                            : NULL;
         if (found) {
             return found;
         }
@@ -388,8 +387,7 @@ file_symlink(struct file *dir, const char *name, size_t len,
 
 int
 file_mknod(struct file *dir, const char *name, size_t len, uint32_t mode,
-           uint64_t rdev, const struct file_cred *cred,
-           struct file **ret_file)
+           uint64_t rdev, const struct file_cred *cred, struct file **ret_file)
 {
     int error;
 
@@ -476,8 +474,7 @@ remove_name(struct file *dir, const char *name, size_t len, bool is_dir)
 }
 
 int
-file_unlink(struct file *dir, const char *name, size_t len,
-            unsigned int flags)
+file_unlink(struct file *dir, const char *name, size_t len, unsigned int flags)
 {
     ENTER();
     return leave(remove_name(dir, name, len, flags != 0));
@@ -491,8 +488,7 @@ file_remove(struct file *f)
 
     ENTER();
     e = find_parent(root, f, &dir);
-    return leave(e ? remove_name(dir, e->name, e->len,
-                                 S_ISDIR(f->attr.mode))
+    return leave(e ? remove_name(dir, e->name, e->len, S_ISDIR(f->attr.mode))
                    : ENOENT);
 }
 
@@ -554,8 +550,8 @@ file_rename(struct file *old_dir, const char *old_name, size_t old_len,
             unsigned int flags UNUSED)
 {
     ENTER();
-    return leave(rename__(old_dir, old_name, old_len, new_dir, new_name,
-                          new_len));
+    return leave(
+        rename__(old_dir, old_name, old_len, new_dir, new_name, new_len));
 }
 
 int
@@ -569,9 +565,9 @@ file_readdir(struct file *dir, uint64_t cookie,
         !emit(&(struct file_dirent){dir->attr.ino, 1, DT_DIR, ".", 1}, aux)) {
         return leave(0);
     }
-    if (cookie < 2 && !emit(&(struct file_dirent){dir->parent->attr.ino, 2,
-                                                  DT_DIR, "..", 2},
-                            aux)) {
+    if (cookie < 2 &&
+        !emit(&(struct file_dirent){dir->parent->attr.ino, 2, DT_DIR, "..", 2},
+              aux)) {
         return leave(0);
     }
     LIST_FOR_EACH (e, link, &dir->entries) {
@@ -631,12 +627,14 @@ file_setattr(struct file *f, const struct file_setattr *s)
         changed(f);
     }
     if (s->mask & FILE_SET_ATIME) {
-        f->attr.atime =
-            s->mask & FILE_SET_ATIME_SET ? s->atime : (int64_t) clock_real_ns();
+        f->attr.atime = s->mask & FILE_SET_ATIME_SET
+                            ? s->atime
+                            : (int64_t) clock_real_ns();
     }
     if (s->mask & FILE_SET_MTIME) {
-        f->attr.mtime =
-            s->mask & FILE_SET_MTIME_SET ? s->mtime : (int64_t) clock_real_ns();
+        f->attr.mtime = s->mask & FILE_SET_MTIME_SET
+                            ? s->mtime
+                            : (int64_t) clock_real_ns();
     }
     f->attr.data_version++;
     return leave(0);
@@ -716,8 +714,7 @@ find_xattr(struct file *f, const char *name, size_t len)
 }
 
 static int
-give(const char *value, size_t have, void *buf, size_t size,
-     size_t *ret_size)
+give(const char *value, size_t have, void *buf, size_t size, size_t *ret_size)
 {
     if (size && size < have) {
         return ERANGE;
@@ -741,8 +738,8 @@ file_getxattr(struct file *f, const char *name, size_t len, void *buf,
 }
 
 int
-file_setxattr(struct file *f, const char *name, size_t len,
-              const void *value, size_t size, unsigned int flags)
+file_setxattr(struct file *f, const char *name, size_t len, const void *value,
+              size_t size, unsigned int flags)
 {
     struct xattr *x;
 

@@ -173,7 +173,10 @@ Test(lock, model)
         cr_assert_eq(set(t, &key, who, 9, type, start, length),
                      conflict ? EAGAIN : 0);
         if (!conflict) {
-            memset(&model[who][start], type == U ? 0 : type == R ? 1 : 2,
+            memset(&model[who][start],
+                   type == U   ? 0
+                   : type == R ? 1
+                               : 2,
                    length);
         }
     }

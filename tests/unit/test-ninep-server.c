@@ -223,11 +223,10 @@ Test(server, end_while_requests_run)
     hello(c, 8192);
     hello(other, 8192);
     make_file(c, 1, "f");
-    cr_assert_eq(ninep_walk(other, 0, 1, 1, (const char *[]){"f"}, NULL,
-                            NULL),
+    cr_assert_eq(ninep_walk(other, 0, 1, 1, (const char *[]){"f"}, NULL, NULL),
                  0);
-    t.lock = (struct ninep_lock){.fid = 1, .type = NINEP_LOCK_WRLCK,
-                                 .client_id = ninep_str("c")};
+    t.lock = (struct ninep_lock){
+        .fid = 1, .type = NINEP_LOCK_WRLCK, .client_id = ninep_str("c")};
     cr_assert_eq(ninep_client_call(c, &t, &r), 0);
     t.lock.flags = NINEP_LOCK_FLAGS_BLOCK;
     cr_assert_eq(ninep_client_send(other, &t, &tag), 0);
@@ -266,11 +265,10 @@ Test(server, backlog_keeps_order)
     hello(c, 8192);
     hello(other, 8192);
     make_file(c, 1, "f");
-    cr_assert_eq(ninep_walk(other, 0, 1, 1, (const char *[]){"f"}, NULL,
-                            NULL),
+    cr_assert_eq(ninep_walk(other, 0, 1, 1, (const char *[]){"f"}, NULL, NULL),
                  0);
-    lock.lock = (struct ninep_lock){.fid = 1, .type = NINEP_LOCK_WRLCK,
-                                    .client_id = ninep_str("c")};
+    lock.lock = (struct ninep_lock){
+        .fid = 1, .type = NINEP_LOCK_WRLCK, .client_id = ninep_str("c")};
     cr_assert_eq(ninep_client_call(other, &lock, &r), 0);
     lock.lock.flags = NINEP_LOCK_FLAGS_BLOCK;
     cr_assert_eq(ninep_client_send(c, &lock, &lock_tag), 0);
@@ -345,9 +343,8 @@ Test(server, deaf_clients)
         uint8_t buf[64];
         size_t size, n = 0;
 
-        cr_assert_eq(ninep_walk(c[i], 0, 1, 1, (const char *[]){"f"}, NULL,
-                                NULL),
-                     0);
+        cr_assert_eq(
+            ninep_walk(c[i], 0, 1, 1, (const char *[]){"f"}, NULL, NULL), 0);
         cr_assert_eq(ninep_lopen(c[i], 1, NINEP_O_RDONLY, NULL, NULL), 0);
         t.tread.fid = 1;
         cr_assert_eq(ninep_encode(&t, buf, sizeof buf, &size), 0);
@@ -387,8 +384,7 @@ Test(server, xattr_memory)
     go();
     hello(c, 65536);
     make_file(c, 1, "f");
-    cr_assert_eq(ninep_setxattr(c, 1, "user.big", value, sizeof value, 0),
-                 0);
+    cr_assert_eq(ninep_setxattr(c, 1, "user.big", value, sizeof value, 0), 0);
     for (; n < 1000 && !error; n++) {
         struct ninep_msg t = {.type = NINEP_TXATTRWALK}, r;
 

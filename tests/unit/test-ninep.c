@@ -9,20 +9,20 @@
 #include "lib/ninep/codec.h"
 
 static const uint8_t types[] = {
-    NINEP_RLERROR,     NINEP_TSTATFS,     NINEP_RSTATFS,      NINEP_TLOPEN,
-    NINEP_RLOPEN,      NINEP_TLCREATE,    NINEP_RLCREATE,     NINEP_TSYMLINK,
-    NINEP_RSYMLINK,    NINEP_TMKNOD,      NINEP_RMKNOD,       NINEP_TRENAME,
-    NINEP_RRENAME,     NINEP_TREADLINK,   NINEP_RREADLINK,    NINEP_TGETATTR,
-    NINEP_RGETATTR,    NINEP_TSETATTR,    NINEP_RSETATTR,     NINEP_TXATTRWALK,
-    NINEP_RXATTRWALK,  NINEP_TXATTRCREATE, NINEP_RXATTRCREATE, NINEP_TREADDIR,
-    NINEP_RREADDIR,    NINEP_TFSYNC,      NINEP_RFSYNC,       NINEP_TLOCK,
-    NINEP_RLOCK,       NINEP_TGETLOCK,    NINEP_RGETLOCK,     NINEP_TLINK,
-    NINEP_RLINK,       NINEP_TMKDIR,      NINEP_RMKDIR,       NINEP_TRENAMEAT,
-    NINEP_RRENAMEAT,   NINEP_TUNLINKAT,   NINEP_RUNLINKAT,    NINEP_TVERSION,
-    NINEP_RVERSION,    NINEP_TAUTH,       NINEP_RAUTH,        NINEP_TATTACH,
-    NINEP_RATTACH,     NINEP_TFLUSH,      NINEP_RFLUSH,       NINEP_TWALK,
-    NINEP_RWALK,       NINEP_TREAD,       NINEP_RREAD,        NINEP_TWRITE,
-    NINEP_RWRITE,      NINEP_TCLUNK,      NINEP_RCLUNK,       NINEP_TREMOVE,
+    NINEP_RLERROR,    NINEP_TSTATFS,      NINEP_RSTATFS,      NINEP_TLOPEN,
+    NINEP_RLOPEN,     NINEP_TLCREATE,     NINEP_RLCREATE,     NINEP_TSYMLINK,
+    NINEP_RSYMLINK,   NINEP_TMKNOD,       NINEP_RMKNOD,       NINEP_TRENAME,
+    NINEP_RRENAME,    NINEP_TREADLINK,    NINEP_RREADLINK,    NINEP_TGETATTR,
+    NINEP_RGETATTR,   NINEP_TSETATTR,     NINEP_RSETATTR,     NINEP_TXATTRWALK,
+    NINEP_RXATTRWALK, NINEP_TXATTRCREATE, NINEP_RXATTRCREATE, NINEP_TREADDIR,
+    NINEP_RREADDIR,   NINEP_TFSYNC,       NINEP_RFSYNC,       NINEP_TLOCK,
+    NINEP_RLOCK,      NINEP_TGETLOCK,     NINEP_RGETLOCK,     NINEP_TLINK,
+    NINEP_RLINK,      NINEP_TMKDIR,       NINEP_RMKDIR,       NINEP_TRENAMEAT,
+    NINEP_RRENAMEAT,  NINEP_TUNLINKAT,    NINEP_RUNLINKAT,    NINEP_TVERSION,
+    NINEP_RVERSION,   NINEP_TAUTH,        NINEP_RAUTH,        NINEP_TATTACH,
+    NINEP_RATTACH,    NINEP_TFLUSH,       NINEP_RFLUSH,       NINEP_TWALK,
+    NINEP_RWALK,      NINEP_TREAD,        NINEP_RREAD,        NINEP_TWRITE,
+    NINEP_RWRITE,     NINEP_TCLUNK,       NINEP_RCLUNK,       NINEP_TREMOVE,
     NINEP_RREMOVE,
 };
 
@@ -335,8 +335,11 @@ Test(ninep, dirents)
 {
     uint8_t buf[256];
     uint32_t pos = 0, end;
-    struct ninep_dirent d = {.qid = {42, 0, 0x80}, .cookie = 7, .type = 4,
-                             .name = ninep_str("name")}, got;
+    struct ninep_dirent d = {.qid = {42, 0, 0x80},
+                             .cookie = 7,
+                             .type = 4,
+                             .name = ninep_str("name")},
+                        got;
     struct ninep_data data;
 
     cr_assert(ninep_dirent_put(buf, sizeof buf, &pos, &d));
@@ -375,11 +378,10 @@ Test(ninep, wire_layout)
     m.twrite.data = (struct ninep_data){"xyz", 3};
     cr_assert_eq(ninep_encode(&m, buf, sizeof buf, &size), 0);
     cr_assert_eq(size, NINEP_TWRITE_HEADER_SIZE + 3);
-    cr_assert_arr_eq(buf,
-                     ((uint8_t[]){26, 0, 0, 0, 118, 1, 2, 3, 4, 5, 6, 7, 8,
-                                  9, 10, 11, 12, 13, 14, 3, 0, 0, 0, 'x',
-                                  'y', 'z'}),
-                     26);
+    cr_assert_arr_eq(
+        buf, ((uint8_t[]){26, 0,  0,  0,  118, 1,  2, 3, 4, 5, 6,   7,   8,
+                          9,  10, 11, 12, 13,  14, 3, 0, 0, 0, 'x', 'y', 'z'}),
+        26);
     cr_assert_eq(ninep_data_offset(NINEP_TWRITE), NINEP_TWRITE_HEADER_SIZE);
     memset(&m, 0, sizeof m);
     m.type = NINEP_RGETATTR;

@@ -165,8 +165,8 @@ vafs_access_open(const struct vafs_options *options,
     }
     error = ninep_client_version(a->client, 0);
     if (!error) {
-        error = ninep_attach(a->client, 0, "root", address->aname,
-                             geteuid(), NULL);
+        error = ninep_attach(a->client, 0, "root", address->aname, geteuid(),
+                             NULL);
     }
     if (error) {
         vafs_error("%s: %s", address->text,

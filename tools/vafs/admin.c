@@ -171,8 +171,7 @@ verify_offline(const struct vafs_options *options, struct verify *v)
     error = engine_verify(&engine, true, &cbs, &result);
     vafs_progress_end(&v->progress);
     if (error) {
-        vafs_error("%s: cannot be read: %s", options->store,
-                   strerror(error));
+        vafs_error("%s: cannot be read: %s", options->store, strerror(error));
     }
     close_engine(loop, &engine);
     return error ? NULL : result;
@@ -225,7 +224,8 @@ vafs_cmd_verify(const struct vafs_options *options, int argc, char *argv[])
         vafs_print_json(result);
         return n_errors ? VAFS_FAILED : VAFS_OK;
     }
-    json_array_foreach (json_object_get(result, "messages"), i, message) {
+    json_array_foreach(json_object_get(result, "messages"), i, message)
+    {
         vafs_error("%s", json_string_value(message));
     }
     printf("%lld objects (%lld bytes), %lld versions, %lld nodes, %lld "
@@ -253,7 +253,8 @@ print_table(const char *title, const json_t *object)
     json_t *value;
 
     printf("%s\n", title);
-    json_object_foreach ((json_t *) object, key, value) {
+    json_object_foreach((json_t *) object, key, value)
+    {
         if (json_is_string(value)) {
             printf("  %-22s %s\n", key, json_string_value(value));
         } else if (json_is_integer(value)) {
@@ -293,7 +294,8 @@ vafs_cmd_stats(const struct vafs_options *options, int argc,
     }
     print_table("server", json_object_get(json, "server"));
     print_table("store", json_object_get(json, "store"));
-    json_array_foreach (json_object_get(json, "branches"), i, branch) {
+    json_array_foreach(json_object_get(json, "branches"), i, branch)
+    {
         print_table("branch", branch);
     }
     json_decref(json);

@@ -27,7 +27,8 @@ struct seen {
     char path[];
 };
 
-struct export {
+struct export
+{
     const struct vafs_options *options;
     struct ninep_client *c;
     struct archive *archive;
@@ -81,8 +82,7 @@ add_xattrs(struct export *ex, uint32_t fid, struct archive_entry *e)
     int error = ninep_getxattr(ex->c, fid, "", names, sizeof names, &size);
 
     for (size_t i = 0; !error && i < size; i += strlen(names + i) + 1) {
-        error = ninep_getxattr(ex->c, fid, names + i, value, sizeof value,
-                               &n);
+        error = ninep_getxattr(ex->c, fid, names + i, value, sizeof value, &n);
         if (!error) {
             archive_entry_xattr_add_entry(e, names + i, value, n);
         }
@@ -142,8 +142,7 @@ copy_data(struct export *ex, uint32_t fid, const struct ninep_attr *a,
     for (uint64_t offset = 0; offset < a->size;) {
         size_t want = MIN(CHUNK, a->size - offset), n = 0;
         la_ssize_t rc = 0;
-        int error =
-            ninep_read_all(ex->c, fid, offset, ex->buf, want, &n);
+        int error = ninep_read_all(ex->c, fid, offset, ex->buf, want, &n);
 
         if (error) {
             return error;
@@ -153,8 +152,7 @@ copy_data(struct export *ex, uint32_t fid, const struct ninep_attr *a,
         if (!ex->is_disk) {
             rc = archive_write_data(ex->archive, ex->buf, want);
         } else if (!is_zero(ex->buf, want)) {
-            rc = archive_write_data_block(ex->archive, ex->buf, want,
-                                          offset);
+            rc = archive_write_data_block(ex->archive, ex->buf, want, offset);
         }
         if (rc < 0) {
             complain(ex, path, archive_error_string(ex->archive));
@@ -310,8 +308,8 @@ open_archive(struct export *ex, const char *name)
     } else {
         archive_write_add_filter_gzip(ex->archive);
     }
-    return archive_write_open_filename(ex->archive,
-                                       is_stdout ? NULL : name) == ARCHIVE_OK;
+    return archive_write_open_filename(ex->archive, is_stdout ? NULL : name) ==
+           ARCHIVE_OK;
 }
 
 static bool
@@ -331,11 +329,11 @@ open_destination(struct export *ex, const char *name)
     ex->is_disk = true;
     ex->archive = archive_write_disk_new();
     archive_write_disk_set_options(
-        ex->archive,
-        ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_XATTR |
-            ARCHIVE_EXTRACT_UNLINK | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-            ARCHIVE_EXTRACT_SECURE_SYMLINKS |
-            (geteuid() ? 0 : ARCHIVE_EXTRACT_OWNER));
+        ex->archive, ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_PERM |
+                         ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_UNLINK |
+                         ARCHIVE_EXTRACT_SECURE_NODOTDOT |
+                         ARCHIVE_EXTRACT_SECURE_SYMLINKS |
+                         (geteuid() ? 0 : ARCHIVE_EXTRACT_OWNER));
     return true;
 }
 
@@ -362,8 +360,8 @@ finish_root(struct export *ex)
 static void
 report(struct export *ex, bool to_stdout)
 {
-    double s = (double) (clock_mono_ns() - ex->progress.start_ns) /
-               NSEC_PER_SEC;
+    double s =
+        (double) (clock_mono_ns() - ex->progress.start_ns) / NSEC_PER_SEC;
     FILE *out = to_stdout ? stderr : stdout;
     char size[32];
 

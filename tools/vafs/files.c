@@ -148,14 +148,13 @@ ls_json(struct ls *ls, const char *name, const struct ninep_attr *a,
     char mode[11];
 
     format_mode(a->mode, mode);
-    json = json_pack("{ss% ss sI sI sI sI sI sI sf}", "name", name,
-                     strlen(name), "mode", mode, "inode",
-                     (json_int_t) a->qid.path, "links",
-                     (json_int_t) a->nlink, "uid", (json_int_t) a->uid, "gid",
-                     (json_int_t) a->gid, "size", (json_int_t) a->size,
-                     "blocks", (json_int_t) a->blocks, "mtime",
-                     (double) (int64_t) a->mtime.sec +
-                         (double) a->mtime.nsec / 1e9);
+    json = json_pack(
+        "{ss% ss sI sI sI sI sI sI sf}", "name", name, strlen(name), "mode",
+        mode, "inode", (json_int_t) a->qid.path, "links",
+        (json_int_t) a->nlink, "uid", (json_int_t) a->uid, "gid",
+        (json_int_t) a->gid, "size", (json_int_t) a->size, "blocks",
+        (json_int_t) a->blocks, "mtime",
+        (double) (int64_t) a->mtime.sec + (double) a->mtime.nsec / 1e9);
     if (!json) { /* The name is no UTF-8. */
         return;
     }
@@ -256,9 +255,8 @@ ls_address(struct ls *ls, const struct vafs_address *a)
     if (!error) {
         error = ninep_getattr(ls->c, fid, NINEP_GETATTR_ALL, &attr);
         if (!error) {
-            error = S_ISDIR(attr.mode) && !ls->self
-                        ? ls_directory(ls, fid)
-                        : ls_one(ls, fid, a->path);
+            error = S_ISDIR(attr.mode) && !ls->self ? ls_directory(ls, fid)
+                                                    : ls_one(ls, fid, a->path);
         }
         ninep_release(ls->c, fid);
     }
@@ -406,8 +404,8 @@ last_name(const char *path, char *buf, size_t size)
 }
 
 static int
-get_to(struct ninep_client *c, uint32_t fid, const char *to,
-       const char *path, uint64_t *size)
+get_to(struct ninep_client *c, uint32_t fid, const char *to, const char *path,
+       uint64_t *size)
 {
     char name[8192], buf[4096];
     struct ninep_attr attr;
@@ -426,8 +424,7 @@ get_to(struct ninep_client *c, uint32_t fid, const char *to,
                  last_name(path, buf, sizeof buf));
         to = name;
     }
-    fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
-              attr.mode & 0777);
+    fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, attr.mode & 0777);
     if (fd < 0) {
         error = errno;
         vafs_error("%s: %s", to, strerror(error));
@@ -485,8 +482,8 @@ open_target(struct ninep_client *c, const char *path, const char *source,
     int error = ninep_walk_path(c, 0, path, &fid, &qid);
 
     if (!error && qid.type != NINEP_QTDIR) {
-        error = ninep_lopen(c, fid, NINEP_O_WRONLY | NINEP_O_TRUNC, NULL,
-                            NULL);
+        error =
+            ninep_lopen(c, fid, NINEP_O_WRONLY | NINEP_O_TRUNC, NULL, NULL);
         *ret_fid = fid;
         return error;
     }
@@ -500,8 +497,8 @@ open_target(struct ninep_client *c, const char *path, const char *source,
         if (!ninep_walk_path(c, fid, name, &child, NULL)) {
             ninep_release(c, fid);
             *ret_fid = child;
-            return ninep_lopen(c, child, NINEP_O_WRONLY | NINEP_O_TRUNC,
-                               NULL, NULL);
+            return ninep_lopen(c, child, NINEP_O_WRONLY | NINEP_O_TRUNC, NULL,
+                               NULL);
         }
     } else if (error == ENOENT) {
         name = last_name(path, name_buf, sizeof name_buf);
@@ -511,8 +508,8 @@ open_target(struct ninep_client *c, const char *path, const char *source,
         return error;
     }
     if (!error) {
-        error = ninep_lcreate(c, fid, name, NINEP_O_WRONLY, mode, getegid(),
-                              NULL);
+        error =
+            ninep_lcreate(c, fid, name, NINEP_O_WRONLY, mode, getegid(), NULL);
         *ret_fid = fid;
     }
     return error;

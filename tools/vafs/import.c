@@ -58,7 +58,7 @@ struct import {
 };
 
 static void PRINTF_FORMAT(3, 4)
-complain(struct import *im, const char *path, const char *format, ...)
+    complain(struct import *im, const char *path, const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -284,8 +284,7 @@ finish(struct import *im, struct archive_entry *e, uint32_t fid)
 }
 
 static int
-put_data(struct import *im, struct archive_entry *e, uint32_t fid,
-         bool is_new)
+put_data(struct import *im, struct archive_entry *e, uint32_t fid, bool is_new)
 {
     struct ninep_setattr set = {.fid = fid, .valid = NINEP_SETATTR_SIZE};
     uint64_t end = 0;
@@ -338,8 +337,8 @@ put_file(struct import *im, struct archive_entry *e, const char *name)
     if (error) {
         return error;
     }
-    error = ninep_lcreate(im->c, fid, name, NINEP_O_RDWR | NINEP_O_EXCL,
-                          0600, 0, NULL);
+    error = ninep_lcreate(im->c, fid, name, NINEP_O_RDWR | NINEP_O_EXCL, 0600,
+                          0, NULL);
     if (error == EEXIST) {
         is_new = false;
         ninep_release(im->c, fid);
@@ -353,9 +352,8 @@ put_file(struct import *im, struct archive_entry *e, const char *name)
             /* Something else has the name. */
             ninep_release(im->c, fid);
             error = ninep_unlinkat(im->c, dir, name,
-                                   qid.type == NINEP_QTDIR
-                                       ? NINEP_AT_REMOVEDIR
-                                       : 0);
+                                   qid.type == NINEP_QTDIR ? NINEP_AT_REMOVEDIR
+                                                           : 0);
             return error ? error : put_file(im, e, name);
         }
     }
@@ -539,9 +537,9 @@ finish_directories(struct import *im, bool apply)
     for (size_t i = im->n_directories; i-- > 0;) {
         struct directory *d = &im->directories[i];
         uint32_t fid;
-        int error = apply ? ninep_walk_path(im->c, im->fids[0], d->path,
-                                            &fid, NULL)
-                          : 0;
+        int error =
+            apply ? ninep_walk_path(im->c, im->fids[0], d->path, &fid, NULL)
+                  : 0;
 
         if (apply && !error) {
             d->set.fid = fid;
@@ -591,9 +589,8 @@ import_entries(struct import *im, bool is_disk)
         if (error) {
             complain(im, archive_entry_pathname(e), "%s", strerror(error));
             /* One bad file does not end it, a dead connection does. */
-            error = error == ECONNRESET || error == EPIPE ||
-                            error == ENOSPC || error == EROFS ||
-                            error == EBADMSG
+            error = error == ECONNRESET || error == EPIPE || error == ENOSPC ||
+                            error == EROFS || error == EBADMSG
                         ? error
                         : 0;
         }
@@ -630,10 +627,9 @@ open_source(struct import *im, const char *source, bool one_fs,
         im->archive = archive_read_disk_new();
         archive_read_disk_set_symlink_physical(im->archive);
         archive_read_disk_set_behavior(
-            im->archive, ARCHIVE_READDISK_NO_FFLAGS |
-                             ARCHIVE_READDISK_NO_ACL |
-                             (one_fs ? ARCHIVE_READDISK_NO_TRAVERSE_MOUNTS
-                                     : 0));
+            im->archive,
+            ARCHIVE_READDISK_NO_FFLAGS | ARCHIVE_READDISK_NO_ACL |
+                (one_fs ? ARCHIVE_READDISK_NO_TRAVERSE_MOUNTS : 0));
         rc = archive_read_disk_open(im->archive, ".");
     } else {
         im->archive = archive_read_new();
@@ -653,8 +649,8 @@ open_source(struct import *im, const char *source, bool one_fs,
 static void
 report(struct import *im)
 {
-    double s = (double) (clock_mono_ns() - im->progress.start_ns) /
-               NSEC_PER_SEC;
+    double s =
+        (double) (clock_mono_ns() - im->progress.start_ns) / NSEC_PER_SEC;
     char size[32];
 
     if (im->options->json) {

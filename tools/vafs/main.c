@@ -178,8 +178,7 @@ vafs_progress_show(struct vafs_progress *p, const char *format, ...)
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "  %.0f s",
-            (double) (now - p->start_ns) / NSEC_PER_SEC);
+    fprintf(stderr, "  %.0f s", (double) (now - p->start_ns) / NSEC_PER_SEC);
 }
 
 void
@@ -200,8 +199,7 @@ run_command(const struct vafs_options *options, int argc, char *argv[])
             continue;
         }
         if (argc > 1 && !strcmp(argv[1], "--help")) {
-            printf("usage: vafs %s %s\n%s", cmd->name, cmd->usage,
-                   cmd->help);
+            printf("usage: vafs %s %s\n%s", cmd->name, cmd->usage, cmd->help);
             return VAFS_OK;
         }
         optind = 0; /* Commands parse options of their own. */

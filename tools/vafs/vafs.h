@@ -55,9 +55,8 @@ struct vafs_access;
 
 /* Connects (and prints what went wrong: false).  'write' opens a closed store
  * for changing. */
-bool vafs_access_open(const struct vafs_options *,
-                      const struct vafs_address *, bool write,
-                      struct vafs_access **ret);
+bool vafs_access_open(const struct vafs_options *, const struct vafs_address *,
+                      bool write, struct vafs_access **ret);
 /* Prints and returns false if what was written is not safe. */
 bool vafs_access_close(struct vafs_access *);
 struct ninep_client *vafs_client(struct vafs_access *);

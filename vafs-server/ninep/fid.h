@@ -45,14 +45,14 @@ struct fid {
     uint32_t xattr_size; /* Of 'xattr'. */
     uint32_t xattr_done; /* Bytes written so far. */
     uint32_t xattr_flags;
-    char *xattr_name;    /* NUL-terminated. */
+    char *xattr_name; /* NUL-terminated. */
 };
 
 struct fid_table {
     struct list *buckets;
     size_t n_buckets; /* A power of 2. */
     size_t n;
-    uint64_t secret; /* Odd. */
+    uint64_t secret;    /* Odd. */
     size_t xattr_bytes; /* Held for values of extended attributes. */
 };
 
@@ -86,8 +86,8 @@ struct fid *fid_ref(struct fid *);
 void fid_unref(struct fid *);
 
 /* The qid of 'file' in 'mount'. */
-struct ninep_qid fid_make_qid(const struct mount *mount,
-                              const struct file *file);
+struct ninep_qid
+fid_make_qid(const struct mount *mount, const struct file *file);
 
 static inline bool
 fid_is_readable(const struct fid *fid)

@@ -175,9 +175,8 @@ lock_table_destroy(struct lock_table *table)
                                               struct lock, link));
             }
             while (!list_is_empty(&file->waiters)) {
-                free_waiter(table,
-                            CONTAINER_OF(list_front(&file->waiters),
-                                         struct lock_waiter, link));
+                free_waiter(table, CONTAINER_OF(list_front(&file->waiters),
+                                                struct lock_waiter, link));
             }
             put_file(file);
         }
@@ -299,8 +298,7 @@ apply(struct lock_table *table, struct lock_file *file,
         return ENOLCK;
     }
     LIST_FOR_EACH_SAFE (lock, next, link, &file->locks) {
-        if (same_owner(&lock->owner, owner) &&
-            overlaps(&lock->range, range)) {
+        if (same_owner(&lock->owner, owner) && overlaps(&lock->range, range)) {
             cut(table, file, lock, range, &spare);
         }
     }
@@ -377,8 +375,7 @@ grant(struct lock_table *table, struct lock_file *file)
         progress = false;
         LIST_FOR_EACH (w, link, &file->waiters) {
             if (!find_conflict(file, &w->owner, &w->range)) {
-                int error =
-                    apply(table, file, &w->owner, &w->range, w->fid);
+                int error = apply(table, file, &w->owner, &w->range, w->fid);
                 lock_cb *cb = w->cb;
                 void *aux = w->aux;
 
@@ -396,8 +393,7 @@ grant(struct lock_table *table, struct lock_file *file)
 static int
 park(struct lock_table *table, struct lock_file *file,
      const struct owner *owner, const struct lock_range *range,
-     const void *fid, lock_cb *cb, void *aux,
-     struct lock_waiter **ret_waiter)
+     const void *fid, lock_cb *cb, void *aux, struct lock_waiter **ret_waiter)
 {
     struct lock_waiter *w;
 

@@ -60,10 +60,10 @@ int lock_range_init(struct lock_range *, uint8_t type, uint64_t start,
  * EDEADLK: waiting would never end.
  *
  * 'fid' is remembered with the lock for lock_release_fid(). */
-int lock_set(struct lock_table *, const struct lock_key *,
-             const struct lock_owner *, const struct lock_range *,
-             const void *fid, lock_cb *cb, void *aux,
-             struct lock_waiter **ret_waiter) NODISCARD;
+int
+lock_set(struct lock_table *, const struct lock_key *,
+         const struct lock_owner *, const struct lock_range *, const void *fid,
+         lock_cb *cb, void *aux, struct lock_waiter **ret_waiter) NODISCARD;
 
 /* Takes a parked request away, without calling its 'cb'. */
 void lock_cancel(struct lock_table *, struct lock_waiter *);

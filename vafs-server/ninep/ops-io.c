@@ -106,8 +106,8 @@ read_prepare(struct request *req)
         COVERAGE_INC(ninep_count_clamped);
     }
     if (fid->state == FID_XATTR_READ) {
-        uint64_t left = offset < fid->xattr_size ? fid->xattr_size - offset
-                                                 : 0;
+        uint64_t left =
+            offset < fid->xattr_size ? fid->xattr_size - offset : 0;
 
         req->count = MIN(req->count, left);
         return 0;
@@ -118,8 +118,8 @@ read_prepare(struct request *req)
     if (S_ISDIR(file_type(fid->file))) {
         return EISDIR;
     }
-    req->count = MIN(req->count,
-                     offset < FILE_SIZE_MAX ? FILE_SIZE_MAX - offset : 0);
+    req->count =
+        MIN(req->count, offset < FILE_SIZE_MAX ? FILE_SIZE_MAX - offset : 0);
     return 0;
 }
 
@@ -407,8 +407,8 @@ xattrwalk_finish(struct request *req)
     if (req->xattr_size > FID_XATTR_BYTES_MAX - fids->xattr_bytes) {
         return ENOMEM;
     }
-    error = fid_new(fids, req->t.txattrwalk.newfid,
-                        req->fid->file, req->fid->mount, req->fid->uid, &fid);
+    error = fid_new(fids, req->t.txattrwalk.newfid, req->fid->file,
+                    req->fid->mount, req->fid->uid, &fid);
 
     if (error) {
         return error;
@@ -526,8 +526,7 @@ lock_prepare(struct request *req)
         return ENOLCK;
     }
     error = lock_set(s->server->locks, &req->lock_key, &owner, &range,
-                     req->fid, wait ? lock_granted : NULL, req,
-                     &req->waiter);
+                     req->fid, wait ? lock_granted : NULL, req, &req->waiter);
     switch (error) {
     case 0:
         req->fid->has_locks = true;
@@ -562,8 +561,8 @@ getlock_prepare(struct request *req)
         return error;
     }
     *r = req->t.lock;
-    if (lock_test(req->session->server->locks, &req->lock_key, &owner,
-                  &range, &found, &other)) {
+    if (lock_test(req->session->server->locks, &req->lock_key, &owner, &range,
+                  &found, &other)) {
         r->type = found.type;
         r->start = found.start;
         r->length = found.end == UINT64_MAX ? 0 : found.end - found.start + 1;
@@ -612,8 +611,8 @@ const struct op ops_io[128] = {
     [NINEP_TFSYNC] = {fsync_prepare, fsync_exec, NULL, always_slow},
     [NINEP_TGETATTR] = {getattr_prepare, getattr_exec, NULL, NULL},
     [NINEP_TSETATTR] = {setattr_prepare, setattr_exec, NULL, NULL},
-    [NINEP_TXATTRWALK] = {xattrwalk_prepare, xattrwalk_exec,
-                          xattrwalk_finish, NULL},
+    [NINEP_TXATTRWALK] = {xattrwalk_prepare, xattrwalk_exec, xattrwalk_finish,
+                          NULL},
     [NINEP_TXATTRCREATE] = {.prepare = xattrcreate_prepare},
     [NINEP_TLOCK] = {.prepare = lock_prepare},
     [NINEP_TGETLOCK] = {.prepare = getlock_prepare},

@@ -106,8 +106,8 @@ refuse_attach(struct request *req, int error, const char *reason)
     struct ninep_str aname = req->t.tattach.aname;
 
     COVERAGE_INC(ninep_attach_refused);
-    vlog_warn_rl(&rl, "%s: attach to \"%.*s\" refused: %s",
-                 req->session->name, MIN(aname.len, 200), aname.s, reason);
+    vlog_warn_rl(&rl, "%s: attach to \"%.*s\" refused: %s", req->session->name,
+                 MIN(aname.len, 200), aname.s, reason);
     return error;
 }
 

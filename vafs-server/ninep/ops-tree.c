@@ -150,9 +150,9 @@ symlink_exec(struct request *req)
     if (target.len > FILE_SYMLINK_MAX) {
         return ENAMETOOLONG;
     }
-    return answer_qid(req, file_symlink(req->fid->file, name.s, name.len,
-                                        target.s, target.len, &cred,
-                                        &req->file));
+    return answer_qid(req,
+                      file_symlink(req->fid->file, name.s, name.len, target.s,
+                                   target.len, &cred, &req->file));
 }
 
 static int
@@ -249,8 +249,8 @@ renameat_exec(struct request *req)
     struct ninep_str old = req->t.trenameat.oldname;
     struct ninep_str new = req->t.trenameat.newname;
 
-    return file_rename(req->fid->file, old.s, old.len, req->fid2->file,
-                       new.s, new.len, 0);
+    return file_rename(req->fid->file, old.s, old.len, req->fid2->file, new.s,
+                       new.len, 0);
 }
 
 static int
@@ -363,8 +363,8 @@ static int
 readdir_exec(struct request *req)
 {
     struct readdir_aux aux = {.req = req};
-    int error = file_readdir(req->fid->file, req->t.tread.offset,
-                             readdir_emit, &aux);
+    int error =
+        file_readdir(req->fid->file, req->t.tread.offset, readdir_emit, &aux);
 
     if (error) {
         return error;

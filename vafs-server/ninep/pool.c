@@ -175,8 +175,8 @@ start_thread(struct pool *pool)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_SIZE);
-    error = pthread_create(&pool->threads[pool->n_threads], &attr,
-                           pool_thread, pool);
+    error = pthread_create(&pool->threads[pool->n_threads], &attr, pool_thread,
+                           pool);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (error) {

@@ -67,8 +67,8 @@ request_free(struct request *req)
 
     unlist(req);
     while (!list_is_empty(&req->flushes)) {
-        request_free(CONTAINER_OF(list_front(&req->flushes), struct request,
-                                  link));
+        request_free(
+            CONTAINER_OF(list_front(&req->flushes), struct request, link));
     }
     list_remove(&req->link); /* From another's 'flushes'. */
     fid_unref(req->fid);

@@ -50,8 +50,8 @@ server_create(struct loop *loop, struct view *view,
     server->loop = loop;
     server->view = view;
     server->max_sessions = MAX_SESSIONS;
-    server->max_bytes = options && options->memory ? options->memory
-                                                   : DEFAULT_MEMORY;
+    server->max_bytes =
+        options && options->memory ? options->memory : DEFAULT_MEMORY;
     list_init(&server->sessions);
     list_init(&server->listeners);
     list_init(&server->free_requests);
@@ -63,9 +63,8 @@ server_create(struct loop *loop, struct view *view,
     }
     if (!error) {
         error = pool_create(loop,
-                            options && options->n_threads
-                                ? options->n_threads
-                                : DEFAULT_THREADS,
+                            options && options->n_threads ? options->n_threads
+                                                          : DEFAULT_THREADS,
                             &server->pool);
     }
     if (error) {
@@ -178,8 +177,8 @@ add_listener(struct server *server, int fd, bool is_guest, bool is_tcp)
         l->fd = fd;
         l->is_guest = is_guest;
         l->is_tcp = is_tcp;
-        error = loop_add_fd(server->loop, fd, EPOLLIN, accept_cb, l,
-                            &l->loop_fd);
+        error =
+            loop_add_fd(server->loop, fd, EPOLLIN, accept_cb, l, &l->loop_fd);
     }
     if (error) {
         free(l);
@@ -227,8 +226,7 @@ server_listen_tcp(struct server *server, const char *address)
     if (fd >= 0) {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     }
-    error = fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) ||
-                    listen(fd, 64)
+    error = fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, 64)
                 ? errno
                 : 0;
     freeaddrinfo(ai);
@@ -279,8 +277,8 @@ static json_t *
 session_json(const struct session *s)
 {
     static const char *const states[] = {
-        [SESSION_HELLO] = "hello", [SESSION_NEW] = "new",
-        [SESSION_READY] = "ready", [SESSION_RESET] = "reset",
+        [SESSION_HELLO] = "hello",   [SESSION_NEW] = "new",
+        [SESSION_READY] = "ready",   [SESSION_RESET] = "reset",
         [SESSION_CLOSED] = "closed",
     };
     json_t *json = json_pack(
@@ -290,8 +288,8 @@ session_json(const struct session *s)
         (json_int_t) s->n_on_pool, "waiting_for_locks",
         (json_int_t) s->n_parked, "requests", (json_int_t) s->n_done,
         "bytes_in", (json_int_t) s->bytes_in, "bytes_out",
-        (json_int_t) s->bytes_out, "memory", (json_int_t) s->n_bytes,
-        "queued", (json_int_t) (s->queue_end - s->queue_start));
+        (json_int_t) s->bytes_out, "memory", (json_int_t) s->n_bytes, "queued",
+        (json_int_t) (s->queue_end - s->queue_start));
     char uuid[37];
 
     if (json && s->is_guest && s->state != SESSION_HELLO) {
@@ -330,13 +328,13 @@ server_stats_json(const struct server *server)
     LIST_FOR_EACH (s, link, &server->sessions) {
         n_fids += s->fids.n;
     }
-    return json_pack(
-        "{sI sI sI sI sI sI sI sI}", "sessions",
-        (json_int_t) server->n_sessions, "sessions_since_start",
-        (json_int_t) server->next_session_id, "fids", (json_int_t) n_fids,
-        "requests", (json_int_t) server->n_requests, "on_pool",
-        (json_int_t) pool_n_jobs(server->pool), "locks",
-        (json_int_t) lock_count(server->locks), "lock_waiters",
-        (json_int_t) lock_count_waiters(server->locks), "buffer_bytes",
-        (json_int_t) server->n_bytes);
+    return json_pack("{sI sI sI sI sI sI sI sI}", "sessions",
+                     (json_int_t) server->n_sessions, "sessions_since_start",
+                     (json_int_t) server->next_session_id, "fids",
+                     (json_int_t) n_fids, "requests",
+                     (json_int_t) server->n_requests, "on_pool",
+                     (json_int_t) pool_n_jobs(server->pool), "locks",
+                     (json_int_t) lock_count(server->locks), "lock_waiters",
+                     (json_int_t) lock_count_waiters(server->locks),
+                     "buffer_bytes", (json_int_t) server->n_bytes);
 }

@@ -22,9 +22,9 @@ struct server_options {
 };
 
 /* A server for 'view', which stays the caller's and must outlive it. */
-int server_create(struct loop *, struct view *view,
-                  const struct server_options *, struct server **ret)
-    NODISCARD;
+int
+server_create(struct loop *, struct view *view, const struct server_options *,
+              struct server **ret) NODISCARD;
 
 /* Closes all sessions, waits for what is on the pool, frees.  NULL is
  * accepted. */

@@ -151,9 +151,9 @@ static void
 session_writable(struct session *s)
 {
     while (s->queue_start < s->queue_end) {
-        ssize_t n = send(s->fd, s->queue + s->queue_start,
-                         s->queue_end - s->queue_start,
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n =
+            send(s->fd, s->queue + s->queue_start,
+                 s->queue_end - s->queue_start, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n > 0) {
             s->queue_start += n;
@@ -368,7 +368,8 @@ session_cb(uint32_t events, void *s_)
     if (events & EPOLLOUT) {
         session_writable(s);
     }
-    /* Never past a backlog, which came first.  session_update() takes that up. */
+    /* Never past a backlog, which came first.  session_update() takes that up.
+     */
     if (events & EPOLLIN && !s->is_dead && !session_is_paused(s) &&
         !s->backlog) {
         if (s->state == SESSION_HELLO) {
@@ -423,8 +424,7 @@ session_create(struct server *server, int fd, bool is_guest)
     s->msize = 8192; /* Until Tversion says more. */
     list_init(&s->requests);
     name_plain(s);
-    error = loop_add_fd(server->loop, fd, EPOLLIN, session_cb, s,
-                        &s->loop_fd);
+    error = loop_add_fd(server->loop, fd, EPOLLIN, session_cb, s, &s->loop_fd);
     if (error) {
         fid_table_destroy(&s->fids);
         free(s);

@@ -83,17 +83,17 @@ struct server {
     size_t out_size;
     size_t n_bytes, max_bytes; /* In buffers of all sessions. */
     uint64_t n_requests;       /* Since the start. */
-    bool has_dead; /* A session is to be closed. */
+    bool has_dead;             /* A session is to be closed. */
 };
 
 enum session_state {
-    SESSION_HELLO,   /* Guest socket: the hello has not come whole. */
-    SESSION_NEW,     /* No Tversion yet: anything else is refused. */
-    SESSION_READY,   /* 'msize' is agreed. */
-    SESSION_RESET,   /* 'version_req' waits until the pool is done with us;
-                      * nothing is read. */
-    SESSION_CLOSED,  /* Descriptor closed; freed when the pool is done.
-                      * Terminal. */
+    SESSION_HELLO,  /* Guest socket: the hello has not come whole. */
+    SESSION_NEW,    /* No Tversion yet: anything else is refused. */
+    SESSION_READY,  /* 'msize' is agreed. */
+    SESSION_RESET,  /* 'version_req' waits until the pool is done with us;
+                     * nothing is read. */
+    SESSION_CLOSED, /* Descriptor closed; freed when the pool is done.
+                     * Terminal. */
 };
 
 struct session {
@@ -164,10 +164,10 @@ struct request {
     size_t out_capacity;
     bool owns_out;
 
-    bool is_listed;  /* In session->requests. */
+    bool is_listed; /* In session->requests. */
     bool is_on_pool;
-    bool is_aborted; /* No answer is wanted any more. */
-    int error;       /* Of 'exec' on the pool. */
+    bool is_aborted;     /* No answer is wanted any more. */
+    int error;           /* Of 'exec' on the pool. */
     struct list flushes; /* Tflush requests that wait for this one. */
     struct lock_waiter *waiter;
 
@@ -209,8 +209,7 @@ void request_trim(struct server *);
 /* ops-*.c.  NULL: the type is unknown, or no request. */
 const struct op *ops_find(uint8_t type);
 extern const struct op ops_tree[128], ops_io[128], ops_session[128];
-int ops_get_fid(struct request *, uint32_t number, struct fid **ret)
-    NODISCARD;
+int ops_get_fid(struct request *, uint32_t number, struct fid **ret) NODISCARD;
 int ops_clunk(struct session *, struct fid *fid);
 
 #endif /* vafs-server/ninep/session.h */

@@ -115,8 +115,9 @@ parse_kind(const char *s, size_t len, struct view_name *out,
     memcpy(out->branch, s, n);
     if (at) {
         if (len - n == 1 || out->is_view) {
-            return refuse(EINVAL, "'@' must follow a branch and be followed "
-                                  "by a version",
+            return refuse(EINVAL,
+                          "'@' must follow a branch and be followed "
+                          "by a version",
                           ret_reason);
         }
         memcpy(out->version, s + n + 1, len - n - 1);
@@ -133,8 +134,7 @@ view_name_parse(const char *text, size_t size, struct view_name *ret,
     int error;
 
     if (size > VIEW_ATTACH_MAX) {
-        return refuse(ENAMETOOLONG, "the attach name is too long",
-                      ret_reason);
+        return refuse(ENAMETOOLONG, "the attach name is too long", ret_reason);
     }
     if (memchr(text, '\0', size)) {
         return refuse(EINVAL, "the attach name contains a NUL byte",
@@ -176,8 +176,7 @@ is_below(const char *outer, const char *inner)
 {
     size_t n = strlen(outer);
 
-    return !n ||
-           (!strncmp(outer, inner, n) && (!inner[n] || inner[n] == '/'));
+    return !n || (!strncmp(outer, inner, n) && (!inner[n] || inner[n] == '/'));
 }
 
 /* A name that does not say means the default branch. */
@@ -188,9 +187,8 @@ branch_of(const struct view_name *name)
 }
 
 int
-view_name_narrow(const struct view_name *bound,
-                 const struct view_name *asked, struct view_name *ret,
-                 const char **ret_reason)
+view_name_narrow(const struct view_name *bound, const struct view_name *asked,
+                 struct view_name *ret, const char **ret_reason)
 {
     struct view_name name = *bound;
 
@@ -269,8 +267,8 @@ walk_subdir(struct branch *branch, const char *path, struct file **ret)
 }
 
 int
-view_mount(struct view *view, const struct view_name *name,
-           struct mount **ret, const char **ret_reason)
+view_mount(struct view *view, const struct view_name *name, struct mount **ret,
+           const char **ret_reason)
 {
     struct mount *mount;
     int error;

@@ -33,10 +33,10 @@ struct view;
 
 /* An attach name, taken apart. */
 struct view_name {
-    char branch[VIEW_NAME_MAX + 1];  /* "" if the name does not say. */
-    char version[VIEW_NAME_MAX + 1]; /* "" = the live branch. */
+    char branch[VIEW_NAME_MAX + 1];   /* "" if the name does not say. */
+    char version[VIEW_NAME_MAX + 1];  /* "" = the live branch. */
     char subdir[VIEW_ATTACH_MAX + 1]; /* "a/b", without slashes around. */
-    bool is_view;                    /* 'branch' is the name of a view. */
+    bool is_view;                     /* 'branch' is the name of a view. */
     bool read_only;
 };
 
@@ -47,34 +47,34 @@ int view_name_parse(const char *text, size_t size, struct view_name *ret,
 
 /* Narrows 'bound' by 'asked' into '*ret' (which may be either of them).
  * EACCES: 'asked' names something that is not below 'bound'. */
-int view_name_narrow(const struct view_name *bound,
-                     const struct view_name *asked, struct view_name *ret,
-                     const char **ret_reason) NODISCARD;
+int
+view_name_narrow(const struct view_name *bound, const struct view_name *asked,
+                 struct view_name *ret, const char **ret_reason) NODISCARD;
 
 /* The views over the branches of 'catalogue', which stays the caller's. */
 int view_create(struct catalogue *, struct view **ret) NODISCARD;
 void view_destroy(struct view *);
 
 struct mount {
-    unsigned int n_refs;  /* Atomic. */
+    unsigned int n_refs; /* Atomic. */
     struct branch *branch;
     struct file *root;
     bool read_only;
-    bool is_whole;        /* 'root' is the branch's root. */
-    uint16_t space;       /* Upper 16 bits of qid.path. */
+    bool is_whole;  /* 'root' is the branch's root. */
+    uint16_t space; /* Upper 16 bits of qid.path. */
 };
 
 /* Opens what 'name' names.  ENOENT, ENOTDIR; '*ret_reason' as above. */
-int view_mount(struct view *, const struct view_name *name,
-               struct mount **ret, const char **ret_reason) NODISCARD;
+int view_mount(struct view *, const struct view_name *name, struct mount **ret,
+               const char **ret_reason) NODISCARD;
 
 struct mount *mount_ref(struct mount *);
 void mount_unref(struct mount *);
 
 /* The parent of the directory 'dir' as seen in 'mount': ".." of the root is
  * the root, and so is that of a directory that was moved out of the mount. */
-int mount_parent(struct mount *, struct file *dir,
-                 struct file **ret) NODISCARD;
+int
+mount_parent(struct mount *, struct file *dir, struct file **ret) NODISCARD;
 
 /* qid.path of inode 'ino' in 'mount'. */
 static inline uint64_t
