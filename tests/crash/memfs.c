@@ -4,6 +4,7 @@
 #include "tests/crash/memfs-private.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -572,6 +573,10 @@ struct memfs *
 memfs_create(void)
 {
     struct memfs *fs = memfs_check__(calloc(1, sizeof *fs));
+
+    /* Images come and go by the thousand; their memory should stay. */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
 
     fs->layer.ops = &memfs_ops;
     fs->next_inode = 1;
