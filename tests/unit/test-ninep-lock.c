@@ -10,11 +10,17 @@
 
 static const struct lock_key key = {1, 100}, key2 = {1, 101};
 static int sessions[4];
+static struct lock_quota quotas[4];
 
 static struct lock_owner
 owner(int session, uint32_t pid)
 {
-    return (struct lock_owner){&sessions[session], {"host", 4}, pid};
+    return (struct lock_owner){
+        .session = &sessions[session],
+        .quota = &quotas[session],
+        .client_id = {"host", 4},
+        .proc_id = pid,
+    };
 }
 
 static int
@@ -184,5 +190,27 @@ Test(lock, model)
         lock_release_session(t, &sessions[i]);
     }
     cr_assert_eq(lock_count(t), 0);
+    lock_table_destroy(t);
+}
+
+/* One session cannot take all locks from the others. */
+Test(lock, quota)
+{
+    struct lock_table *t;
+    int n = 0;
+
+    cr_assert_eq(lock_table_create(&t), 0);
+    while (!set(t, &key, 0, 1, W, 2 * n, 1)) {
+        n++;
+    }
+    cr_assert_gt(n, 1000);
+    cr_assert_lt(n, 10000);
+    cr_assert_eq(set(t, &key, 1, 1, W, 1000001, 1), 0, "others go on");
+    cr_assert_eq(set(t, &key, 0, 1, U, 0, 2), 0, "unlocking always goes");
+    cr_assert_eq(set(t, &key, 0, 1, W, 0, 1), 0);
+    lock_release_session(t, &sessions[0]);
+    cr_assert_eq(quotas[0].n, 0);
+    cr_assert_eq(quotas[1].n, 1);
+    lock_release_session(t, &sessions[1]);
     lock_table_destroy(t);
 }

@@ -21,10 +21,12 @@
 #define MAX_DEADLOCK_STEPS 1000
 /* Per table, against a guest that locks every second byte. */
 #define MAX_LOCKS 65536
+#define MAX_LOCKS_OF_SESSION (MAX_LOCKS / 16)
 #define MAX_WAITERS 16384
 
 struct owner {
     const void *session;
+    struct lock_quota *quota;
     uint32_t proc_id;
     uint16_t client_len;
     char client[LOCK_CLIENT_MAX];
@@ -143,12 +145,24 @@ put_file(struct lock_file *file)
     }
 }
 
+/* Counts 'lock' in (1) or out (-1). */
+static void
+count_lock(struct lock_table *table, const struct lock *lock, int n)
+{
+    table->n_locks += n;
+    if (lock->owner.quota) {
+        lock->owner.quota->n += n;
+    }
+}
+
 static void
 free_lock(struct lock_table *table, struct lock *lock)
 {
-    list_remove(&lock->link);
-    table->n_locks--;
-    free(lock);
+    if (lock) {
+        list_remove(&lock->link);
+        count_lock(table, lock, -1);
+        free(lock);
+    }
 }
 
 static void
@@ -192,6 +206,7 @@ copy_owner(struct owner *out, const struct lock_owner *owner)
     }
     memset(out, 0, sizeof *out);
     out->session = owner->session;
+    out->quota = owner->quota;
     out->proc_id = owner->proc_id;
     out->client_len = owner->client_id.len;
     memcpy(out->client, owner->client_id.s, owner->client_id.len);
@@ -244,7 +259,7 @@ new_lock(struct lock_table *table, const struct owner *owner,
         lock->owner = *owner;
         lock->range = *range;
         lock->fid = fid;
-        table->n_locks++;
+        count_lock(table, lock, 1);
     }
     return lock;
 }
@@ -283,7 +298,9 @@ apply(struct lock_table *table, struct lock_file *file,
 {
     struct lock *lock, *next, *spare, *fresh = NULL;
 
-    if (table->n_locks + 2 > MAX_LOCKS && range->type != NINEP_LOCK_UNLCK) {
+    if (range->type != NINEP_LOCK_UNLCK &&
+        (table->n_locks + 2 > MAX_LOCKS ||
+         (owner->quota && owner->quota->n + 2 > MAX_LOCKS_OF_SESSION))) {
         return ENOLCK;
     }
     /* Both that could be needed, before anything changes. */
@@ -292,9 +309,8 @@ apply(struct lock_table *table, struct lock_file *file,
         fresh = new_lock(table, owner, range, fid);
     }
     if (!spare || (range->type != NINEP_LOCK_UNLCK && !fresh)) {
-        table->n_locks -= (spare != NULL) + (fresh != NULL);
-        free(spare);
-        free(fresh);
+        free_lock(table, spare);
+        free_lock(table, fresh);
         return ENOLCK;
     }
     LIST_FOR_EACH_SAFE (lock, next, link, &file->locks) {
@@ -305,9 +321,7 @@ apply(struct lock_table *table, struct lock_file *file,
     if (fresh) {
         list_push_back(&file->locks, &fresh->link);
     }
-    if (spare) {
-        free_lock(table, spare);
-    }
+    free_lock(table, spare);
     return 0;
 }
 

@@ -29,9 +29,17 @@ struct lock_key {
 /* Longest client_id: a host name, in Linux. */
 #define LOCK_CLIENT_MAX 64
 
-/* Who: 'session' and 'fid' are only compared.  'client_id' is copied. */
+/* How many locks a session has, so that no session can take all that there
+ * are from others.  Zeroed at first, and then this module's. */
+struct lock_quota {
+    unsigned int n;
+};
+
+/* Who: 'session' and 'fid' are only compared.  'client_id' is copied.  'quota'
+ * (or NULL) lives until the session's locks are released. */
 struct lock_owner {
     const void *session;
+    struct lock_quota *quota;
     struct ninep_str client_id;
     uint32_t proc_id;
 };

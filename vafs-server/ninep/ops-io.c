@@ -492,6 +492,7 @@ get_lock(struct request *req, struct lock_owner *owner,
     req->lock_key.branch = branch_id(req->fid->mount->branch);
     req->lock_key.ino = file_ino(req->fid->file);
     owner->session = req->session;
+    owner->quota = &req->session->locks;
     owner->client_id = t->client_id;
     owner->proc_id = t->proc_id;
     return lock_range_init(range, t->type, t->start, t->length);

@@ -337,8 +337,8 @@ accept_hello(struct session *s)
         snprintf(s->name, sizeof s->name, "session %llu (domain %u)",
                  (unsigned long long) s->id, guest_hello_domid(&s->hello));
         s->state = SESSION_NEW;
-        vlog_info("%s: guest session, bound to \"%s\"", s->name,
-                  s->hello.attach);
+        vlog_info_rl(&session_rl, "%s: guest session, bound to \"%s\"",
+                     s->name, s->hello.attach);
         return;
     }
     COVERAGE_INC(ninep_bad_hello);

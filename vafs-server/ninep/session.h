@@ -112,6 +112,7 @@ struct session {
     char name[64];          /* For log lines. */
     uint32_t msize;
     struct fid_table fids;
+    struct lock_quota locks;
 
     struct list requests; /* On the pool or parked. */
     unsigned int n_on_pool, n_parked;
