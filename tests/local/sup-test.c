@@ -287,7 +287,7 @@ files(void)
     /* It comes, and learns who asks. */
     snprintf(path, sizeof path, "%s/guest.sock", dir);
     MUST(unix_listen(path, SOCK_STREAM, 0600, &listen_fd));
-    fd = accept(listen_fd, NULL, NULL);
+    fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
     MUST(read_full(fd, &hello, sizeof hello));
     CHECK(!guest_hello_validate(&hello));
     CHECK(guest_hello_domid(&hello) == 30);
@@ -297,7 +297,7 @@ files(void)
 
     /* The other type of backend, in the same worker. */
     front_offer(&p9_2, SUP_SERVE);
-    fd_2 = accept(listen_fd, NULL, NULL);
+    fd_2 = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
     MUST(read_full(fd_2, &hello, sizeof hello));
     CHECK(!strcmp(hello.attach, "view/x"));
     WAIT_FOR(back_state(30, "xen_9pfs", 1) == XENBUS_CONNECTED);
@@ -399,7 +399,9 @@ bad_workers(void)
     front_offer(&bad, SUP_DESCRIPTORS);
     WAIT_FOR(back_state(40, PV, 0) == XENBUS_CONNECTED);
     CHECK(sup_counter("sup_worker_late_news") >= 20);
-    WAIT_FOR(count_fds(sup_pid()) == n_fds);
+    if (!WAIT_FOR(count_fds(sup_pid()) == n_fds)) {
+        printf("# %u descriptors, not %u\n", count_fds(sup_pid()), n_fds);
+    }
     front_state(&bad, XENBUS_CLOSING);
     begin_anew(&bad);
 
@@ -558,7 +560,9 @@ no_leaks(void)
             expect_gone(60 + i, PV, 0);
         }
     }
-    WAIT_FOR(count_fds(sup_pid()) == n_fds);
+    if (!WAIT_FOR(count_fds(sup_pid()) == n_fds)) {
+        printf("# %u descriptors, not %u\n", count_fds(sup_pid()), n_fds);
+    }
     WAIT_FOR(!hv_local_counts(dom0, &after) &&
              after.n_connections == before.n_connections);
     CHECK(after.n_grants == 0 && after.n_maps == 0 && after.n_ports == 0);
@@ -708,7 +712,9 @@ random_lives(void)
         expect_gone(lives[i].domid, PV, 0);
     }
     expect_gone(80, PV, 0);
-    WAIT_FOR(count_fds(sup_pid()) == n_fds);
+    if (!WAIT_FOR(count_fds(sup_pid()) == n_fds)) {
+        printf("# %u descriptors, not %u\n", count_fds(sup_pid()), n_fds);
+    }
     WAIT_FOR(!hv_local_counts(dom0, &after) &&
              after.n_connections == before.n_connections);
     CHECK(after.n_grants == 0 && after.n_maps == 0 && after.n_ports == 0);
