@@ -172,58 +172,6 @@ print_array(const json_t *array, int indent)
     table_print(&table, indent);
 }
 
-/* Prints whatever a daemon said: scalars as "key value", lists of objects as
- * tables, objects indented. */
-static void
-print_value(const char *key_, const json_t *v, int indent)
-{
-    char *key = printable(key_); /* A worker may have been taken over. */
-    const char *child_key;
-    json_t *child;
-    char *text;
-    size_t i;
-
-    if (is_scalar(v)) {
-        text = scalar_text(v);
-        printf("%*s%s %s\n", indent, "", key, text);
-        free(text);
-    } else if (json_is_array(v)) {
-        printf("%*s%s\n", indent, "", key);
-        if (json_is_object(json_array_get(v, 0))) {
-            print_array(v, indent + 2);
-        } else {
-            json_array_foreach(v, i, child)
-            {
-                print_value("-", child, indent + 2);
-            }
-        }
-        json_array_foreach(v, i, child)
-        {
-            const json_t *grandchild;
-
-            json_object_foreach((json_t *) child, child_key, grandchild)
-            {
-                if (!is_scalar(grandchild) &&
-                    json_array_size(grandchild) +
-                        json_object_size(grandchild)) {
-                    char name[80];
-
-                    snprintf(name, sizeof name, "%s %zu: %s", key, i,
-                             child_key);
-                    print_value(name, grandchild, indent + 2);
-                }
-            }
-        }
-    } else if (json_object_size(v)) {
-        printf("%*s%s\n", indent, "", key);
-        json_object_foreach((json_t *) v, child_key, child)
-        {
-            print_value(child_key, child, indent + 2);
-        }
-    }
-    free(key);
-}
-
 /* One line of "node value" pairs. */
 static void
 print_nodes(const char *title, const json_t *nodes)
@@ -270,6 +218,35 @@ print_device(const json_t *domains, const json_t *dev)
     }
 }
 
+/* Prints what a worker says about one device: its figures in a line, then a
+ * table of its rings. */
+static void
+print_rings(const json_t *dev)
+{
+    const json_t *rings = json_object_get(dev, "rings"), *v;
+    char *kind = scalar_text(json_object_get(dev, "kind"));
+    const char *key;
+    size_t n = 0;
+
+    printf("  %s/%lld:", kind ? kind : "?",
+           (long long) json_integer_value(json_object_get(dev, "devid")));
+    free(kind);
+    json_object_foreach((json_t *) dev, key, v)
+    {
+        if (is_scalar(v) && strcmp(key, "kind") && strcmp(key, "devid")) {
+            char *name = printable(key), *text = scalar_text(v);
+
+            printf("%s %s %s", n++ ? "," : "", name, text ? text : "?");
+            free(name);
+            free(text);
+        }
+    }
+    puts(n ? "" : " rings");
+    if (json_array_size(rings)) {
+        print_array(rings, 4);
+    }
+}
+
 /* Prints what xenliftd said about a domain. */
 static void
 print_daemon(const json_t *daemon)
@@ -299,8 +276,9 @@ print_daemon(const json_t *daemon)
             free(clean);
         }
     }
-    if (json_object_get(daemon, "rings")) {
-        print_value("rings", json_object_get(daemon, "rings"), 2);
+    json_array_foreach(json_object_get(daemon, "rings"), i, dev)
+    {
+        print_rings(dev);
     }
     json_object_foreach(json_object_get(daemon, "counters"), key, v)
     {
