@@ -521,7 +521,8 @@ worker_adopt(struct supervisor *sup, uint16_t domid)
     int error;
 
     socket_path(sup, domid, path);
-    error = unix_connect(path, SOCK_SEQPACKET, &fd);
+    /* A worker that hangs may have its queue full; that must not hang us. */
+    error = unix_connect(path, SOCK_SEQPACKET | SOCK_NONBLOCK, &fd);
     if (error) {
         vlog_info("d%u: no worker answers %s (%s)", domid, path,
                   strerror(error));
