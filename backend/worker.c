@@ -165,6 +165,16 @@ raise_files__(uint32_t max_sockets)
     setrlimit(RLIMIT_NOFILE, &r);
 }
 
+/* The hypervisor is gone, which only hv/local.c's can be: without an end of
+ * ours, every aborted test would leave workers behind. */
+static void
+hangup_cb__(uint32_t events UNUSED, void *w_)
+{
+    struct worker *w = w_;
+
+    w->quit = true;
+}
+
 static int
 start__(struct worker *w)
 {
@@ -191,8 +201,11 @@ start__(struct worker *w)
     }
     if (error) {
         vlog_err("cannot start: %s", strerror(error));
+        return error;
     }
-    return error;
+    /* EPERM: a device that cannot hang up. */
+    error = loop_add_fd(w->loop, WP_FD_GRANT, 0, hangup_cb__, w, &w->hangup);
+    return error == EPERM ? 0 : error;
 }
 
 int
@@ -208,6 +221,7 @@ main(int argc, char *argv[])
     worker_core_run(&w);
     vlog_info("dom%u: quits", w.domid);
     worker_control_destroy(&w);
+    loop_del_fd(w.loop, w.hangup);
     worker_core_destroy(&w);
     hv_close(w.hv);
 #ifdef __SANITIZE_ADDRESS__

@@ -62,10 +62,11 @@ struct worker {
     struct hv *hv;
     struct loop *loop;
     struct loop_fd *evtchn_handle;
-    struct idmap ports;  /* Local port to "struct worker_port". */
-    struct list runq;    /* Of "struct worker_task"s. */
-    struct list masked;  /* Ports to unmask before sleep. */
-    struct list penalty; /* Ports that stay masked for some time. */
+    struct loop_fd *hangup; /* Of the grant device; NULL on Xen. */
+    struct idmap ports;     /* Local port to "struct worker_port". */
+    struct list runq;       /* Of "struct worker_task"s. */
+    struct list masked;     /* Ports to unmask before sleep. */
+    struct list penalty;    /* Ports that stay masked for some time. */
     struct loop_timer penalty_timer;
     struct list hot; /* Ports to peek at while spinning. */
     unsigned int n_hot;
