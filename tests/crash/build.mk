@@ -7,3 +7,5 @@ STORE_TEST_LDLIBS := -lzstd -lxxhash -lcrypto -ljansson
 $(call program,store-threads,tests/crash/store-threads.c tests/unit/store-helper.c,\
 	crash vafs-store lift,$(STORE_TEST_LDLIBS))
 $(call program,store-kill,tests/crash/store-kill.c,vafs-store lift,$(STORE_TEST_LDLIBS))
+$(call program,branch-stress,tests/crash/branch-stress.c,\
+	crash vafs-branch vafs-tree vafs-store lift,$(STORE_TEST_LDLIBS))

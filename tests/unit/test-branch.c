@@ -14,6 +14,7 @@
 #include "lib/clock.h"
 #include "lib/vlog.h"
 #include "tests/unit/branch-helper.h"
+#include "vafs-server/branch/branch-private.h"
 
 static struct fixture fx;
 
@@ -710,6 +711,37 @@ Test(branch, fsync_of_one_file_does_not_lengthen_another)
     reopen_after_kill();
     expect_text("b", "synced now");
     cr_assert_eq(attr_of("b").nlink, 1);
+    cr_assert_eq(fixture_verify(&fx), 0);
+}
+
+/* The same while the file's newest attributes are in two layers, of which the
+ * upper one has them for the access time only. */
+Test(branch, sizes_are_logged_across_layers)
+{
+    struct file *a, *b;
+    char buf[10];
+    size_t n;
+
+    make("a");
+    make("b");
+    write_text("b", "first");
+    a = find("a");
+    b = find("b");
+    pthread_mutex_lock(&fx.branch->mutex);
+    cr_assert_eq(branch_freeze(fx.branch, BRANCH_CAUSE_TIMER), 0);
+    pthread_mutex_unlock(&fx.branch->mutex);
+    cr_assert_eq(file_read(b, buf, sizeof buf, 0, &n), 0);
+    cr_assert_eq(file_fsync(a, false), 0);
+    cr_assert_eq(file_fsync(b, false), 0);
+    /* And again with pages in both. */
+    cr_assert_eq(file_write(b, "F", 1, 0, 0, NULL), 0);
+    cr_assert_eq(file_write(b, "!", 1, 5, 0, NULL), 0);
+    cr_assert_eq(file_fsync(a, false), 0);
+    cr_assert_eq(file_fsync(b, false), 0);
+    file_unref(a);
+    file_unref(b);
+    reopen_after_kill();
+    expect_text("b", "First!");
     cr_assert_eq(fixture_verify(&fx), 0);
 }
 

@@ -22,11 +22,12 @@
  * Locks, in the order in which they may be taken together:
  *
  *     cat->checkpoint_mutex  one checkpoint at a time
+ *     cat->mutex           list of branches
  *     file->sync_lock      one bulk fsync of a file at a time
  *     file->data_lock      content and size of one file: writers exclusive
  *     branch->mutex        whoever changes the branch; also the lists of
  *                          unlogged changes, of any layer
- *     cat->mutex           branches, inode counter (then branch 0's mutex)
+ *     cat->lease_mutex     the inode counter; then branch 0's mutex
  *     branch->lock         big-reader lock: the stack and the active layer;
  *                          never held across I/O or a wait
  *     branch->table_mutex  the table of inodes, reference counts
@@ -162,11 +163,12 @@ struct catalogue {
     uint64_t budget; /* Dirty bytes of all branches. */
 
     pthread_mutex_t checkpoint_mutex; /* One checkpoint at a time. */
-    pthread_mutex_t mutex; /* List of branches, references, inode counter. */
+    pthread_mutex_t mutex;            /* List of branches, references. */
     struct list branches;  /* All, the catalogue's own included. */
     struct branch *self;   /* Branch 0. */
 
     /* The inode counter. */
+    pthread_mutex_t lease_mutex;
     uint64_t next_ino, lease_end;
     uint64_t lease_size;
 

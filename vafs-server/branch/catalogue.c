@@ -367,6 +367,7 @@ catalogue_free(struct catalogue *cat)
     page_pool_destroy(&cat->pool);
     pthread_mutex_destroy(&cat->checkpoint_mutex);
     pthread_mutex_destroy(&cat->mutex);
+    pthread_mutex_destroy(&cat->lease_mutex);
     pthread_mutex_destroy(&cat->thread_mutex);
     pthread_cond_destroy(&cat->wake);
     pthread_cond_destroy(&cat->relieved);
@@ -437,6 +438,7 @@ catalogue_open(struct store *store, const struct catalogue_options *options,
     list_init(&cat->branches);
     pthread_mutex_init(&cat->checkpoint_mutex, NULL);
     pthread_mutex_init(&cat->mutex, NULL);
+    pthread_mutex_init(&cat->lease_mutex, NULL);
     pthread_mutex_init(&cat->thread_mutex, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

@@ -46,6 +46,7 @@ branch_freeze(struct branch *branch, enum branch_cause cause)
     }
     active->n_inodes = branch->n_inodes;
     active->stored = branch->stored;
+    active->max_ino = branch->max_ino;
     active->time = MAX(clock_real_ns(), branch->head.time + 1);
     active->cause = cause;
     edge_lock(branch);
@@ -265,7 +266,7 @@ merge_layer(struct branch *branch, struct layer *layer,
         .n_inodes = layer->n_inodes,
         .stored = layer->stored,
         .root_ino = branch->root_ino,
-        .max_ino = branch->max_ino,
+        .max_ino = layer->max_ino,
         .lineage = {branch->lineage[0], branch->lineage[1]},
     };
     if (!error) {
@@ -366,8 +367,11 @@ find_tail(struct catalogue *cat)
     struct branch *branch;
     uint64_t tail;
 
-    pthread_mutex_lock(&cat->mutex);
+    /* A lease that was logged before this place is in branch 0's edge. */
+    pthread_mutex_lock(&cat->lease_mutex);
     tail = journal_head(cat->journal);
+    pthread_mutex_unlock(&cat->lease_mutex);
+    pthread_mutex_lock(&cat->mutex);
     LIST_FOR_EACH (branch, in_cat, &cat->branches) {
         pthread_mutex_lock(&branch->mutex);
         for (unsigned int i = 0; i < branch->n_layers; i++) {

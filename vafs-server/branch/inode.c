@@ -462,7 +462,7 @@ inode_number(struct catalogue *cat, uint64_t *ret)
 {
     int error = 0;
 
-    pthread_mutex_lock(&cat->mutex);
+    pthread_mutex_lock(&cat->lease_mutex);
     if (cat->next_ino == cat->lease_end) {
         uint64_t size = cat->lease_size ? cat->lease_size : LEASE_FIRST;
 
@@ -479,7 +479,7 @@ inode_number(struct catalogue *cat, uint64_t *ret)
     if (!error) {
         *ret = cat->next_ino++;
     }
-    pthread_mutex_unlock(&cat->mutex);
+    pthread_mutex_unlock(&cat->lease_mutex);
     return error;
 }
 

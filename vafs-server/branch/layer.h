@@ -95,7 +95,7 @@ struct layer {
     uint64_t first_lsn;
 
     /* Counters when it was frozen. */
-    uint64_t n_inodes, stored;
+    uint64_t n_inodes, stored, max_ino;
     uint64_t time;
     unsigned int cause;
 };

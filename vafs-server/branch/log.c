@@ -203,10 +203,28 @@ add_record(struct builder *b, struct branch *branch, unsigned int at,
     }
 }
 
+/* The newest that the layers say about the key of 'val', which layer[at] has;
+ * NULL if a range removes it. */
+static struct val *
+newest(struct branch *branch, unsigned int at, struct val *val)
+{
+    for (unsigned int i = 0; i < at; i++) {
+        struct val *above = layer_find(branch->layer[i], &val->key);
+
+        if (above) {
+            return above;
+        }
+        if (layer_covers(branch->layer[i], &val->key)) {
+            return NULL;
+        }
+    }
+    return val;
+}
+
 /* Adds a key that layer[at] has: with its newest value. */
 static void
 add_val(struct builder *b, struct branch *branch, unsigned int at,
-        const struct val *val, const struct file *file)
+        struct val *val, const struct file *file)
 {
     struct unlogged *u;
 
@@ -214,16 +232,9 @@ add_val(struct builder *b, struct branch *branch, unsigned int at,
         add_record(b, branch, at, val);
         return;
     }
-    for (unsigned int i = 0; i < at; i++) {
-        struct val *above = layer_find(branch->layer[i], &val->key);
-
-        if (above) {
-            val = above;
-            break;
-        }
-        if (layer_covers(branch->layer[i], &val->key)) {
-            return;
-        }
+    val = newest(branch, at, val);
+    if (!val) {
+        return;
     }
     if (val->type == VAL_TOMB) {
         add_remove(b, &val->key);
@@ -303,8 +314,13 @@ forget(struct branch *branch, const struct file *file)
             mark_logged(val);
             if (tree_key_kind(&val->key) == TREE_ATTR &&
                 inode_holds_back(branch, tree_key_ino(&val->key), file, &u)) {
-                /* Its size is still to be logged. */
-                list_push_back(&u->vals, &val->unlogged);
+                /* Its size is still to be logged, with the newest value.
+                 * That is never in an older layer than the changes that hold
+                 * it back, so it outlives their list. */
+                val = newest(branch, at, val);
+                if (val && list_is_empty(&val->unlogged)) {
+                    list_push_back(&u->vals, &val->unlogged);
+                }
             }
         }
         LIST_FOR_EACH (u, in_layer, &layer->unlogged) {

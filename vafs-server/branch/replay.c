@@ -545,6 +545,9 @@ replay(struct catalogue *cat)
             return error;
         }
         branch->max_ino = MAX(branch->max_ino, cat->next_ino - 1);
+        for (unsigned int at = 0; at < branch->n_layers; at++) {
+            branch->layer[at]->max_ino = branch->max_ino;
+        }
         checkpoint_update_dirty(branch);
     }
     if (n) {
