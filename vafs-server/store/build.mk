@@ -24,3 +24,13 @@ $(call library,vafs-store,\
 
 # Figures of the store alone.
 $(call program,bench-store,tools/bench-store.c,vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
+
+# Fuzz target of what is read from a store's files.
+FUZZ_STORE_LIBS := crash vafs-store lift
+ifeq ($(SAN),fuzz)
+$(call program,fuzz-store,tests/fuzz/fuzz-store.c,$(FUZZ_STORE_LIBS),\
+	-fsanitize=fuzzer -lzstd -lxxhash -lcrypto -ljansson)
+else
+$(call unit,replay-store,tests/fuzz/fuzz-store.c tests/fuzz/replay.c,\
+	$(FUZZ_STORE_LIBS),-lzstd -lxxhash -lcrypto -ljansson)
+endif

@@ -340,22 +340,26 @@ codec_seal(uint8_t *data, uint64_t position, uint64_t salt)
 static bool
 codec_table_is_valid__(const struct codec_record *r)
 {
+    uint32_t n_compressed = 0;
     size_t sum = 0;
 
     for (uint32_t i = 0; i < r->n_blocks; i++) {
-        struct codec_block b;
+        uint32_t word = get_le32(r->table + i * REC_ENTRY_SIZE);
+        size_t stored = word & ~REC_ENTRY_RAW;
+        size_t plain = MIN(r->plain - (size_t) i * REC_BLOCK_SIZE,
+                           (size_t) REC_BLOCK_SIZE);
+        bool raw = word & REC_ENTRY_RAW;
 
-        b.stored = get_le32(r->table + i * REC_ENTRY_SIZE) & ~REC_ENTRY_RAW;
-        b.raw = get_le32(r->table + i * REC_ENTRY_SIZE) & REC_ENTRY_RAW;
-        b.plain = MIN(r->plain - (size_t) i * REC_BLOCK_SIZE,
-                      (size_t) REC_BLOCK_SIZE);
-        if (r->encoding != REC_DELTA &&
-            (b.raw ? b.stored != b.plain : b.stored >= b.plain)) {
+        if (r->encoding == REC_DELTA) {
+            plain = stored + 1;
+        }
+        if (raw ? stored != plain : stored >= plain) {
             return false;
         }
-        sum += b.stored;
+        n_compressed += !raw;
+        sum += stored;
     }
-    return sum == r->stored;
+    return sum == r->stored && (n_compressed > 0) == (r->encoding != REC_RAW);
 }
 
 int
