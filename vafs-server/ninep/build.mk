@@ -9,6 +9,7 @@ $(call unit,test-ninep-server,tests/unit/test-ninep-server.c \
 # Drivers of tests/local/vafs-* and of benchmarks, beside the programs that
 # they test.
 $(call program,vafs-posix,tests/local/vafs-posix.c,ninep lift,-ljansson)
+$(call program,vafs-random,tests/local/vafs-random.c,ninep lift,-ljansson)
 $(call program,vafs-kill,tests/local/vafs-kill.c,ninep lift,-ljansson)
 $(call program,bench-9p,tools/bench-9p.c,ninep lift,-ljansson)
 # The server over files in memory, for tests without an engine.
