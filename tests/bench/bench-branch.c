@@ -201,13 +201,15 @@ main(int argc, char *argv[])
     begin();
     for (int i = 0; i < 16384; i++) {
         check(file_write(file, buf, 4096, ((uint64_t) i * 7919 % 65536) << 12,
-                         0, NULL), "write");
+                         0, NULL),
+              "write");
     }
     end("write 4 KiB at random", 16384);
     begin();
     for (int i = 0; i < 1000; i++) {
         check(file_write(file, buf, 4096, ((uint64_t) i * 7919 % 65536) << 12,
-                         FILE_WRITE_DSYNC, NULL), "write");
+                         FILE_WRITE_DSYNC, NULL),
+              "write");
     }
     end("write 4 KiB, O_DSYNC", 1000);
     file_unref(file);

@@ -43,8 +43,7 @@ static struct file *root, *shared;
 static unsigned stop;
 static unsigned n_failures;
 
-static void PRINTF_FORMAT(1, 2)
-fail(const char *fmt, ...)
+static void PRINTF_FORMAT(1, 2) fail(const char *fmt, ...)
 {
     va_list args;
 
@@ -250,8 +249,8 @@ work(void *w_)
             w->version[i] = 0;
             break;
         case 4: /* All meet in one directory. */
-            error = file_create(shared, name2, strlen(name2), 0644, &cred,
-                                NULL);
+            error =
+                file_create(shared, name2, strlen(name2), 0644, &cred, NULL);
             if (error && error != EEXIST) {
                 fail("create: %s", strerror(error));
             }
@@ -333,8 +332,9 @@ run_threads(unsigned seconds)
         workers[i].id = i;
         workers[i].state = i + 1;
         sprintf(name, "d%u", i);
-        check(file_mkdir(root, name, strlen(name), 0755, &cred,
-                         &workers[i].dir), "mkdir");
+        check(
+            file_mkdir(root, name, strlen(name), 0755, &cred, &workers[i].dir),
+            "mkdir");
         check(pthread_create(&thread[i], NULL, work, &workers[i]), "thread");
     }
     until = clock_mono_ns() + seconds * NSEC_PER_SEC;
@@ -424,8 +424,9 @@ child(const char *dir, int fd, uint64_t seed, uint32_t *version)
             check(file_write(file, buf, size, 0, 0, NULL), "write");
             check(file_fsync(file, false), "fsync");
             file_unref(file);
-            check(file_rename(root, tmp, strlen(tmp), root, name,
-                              strlen(name), 0), "rename");
+            check(file_rename(root, tmp, strlen(tmp), root, name, strlen(name),
+                              0),
+                  "rename");
             check(file_fsync(root, false), "fsync");
             break;
         case 1:
@@ -435,7 +436,8 @@ child(const char *dir, int fd, uint64_t seed, uint32_t *version)
             }
             check(error, "unlink");
             check(rnd(&seed) % 2 ? file_fsync(root, false)
-                                 : branch_syncfs(branch), "sync");
+                                 : branch_syncfs(branch),
+                  "sync");
             version[i] = v;
             said.version = v | UINT32_C(1) << 31;
             break;
@@ -447,8 +449,9 @@ child(const char *dir, int fd, uint64_t seed, uint32_t *version)
             }
             check(error, "create");
             memset(buf, 'n', sizeof buf);
-            check(file_write(file, buf, 1 + rnd(&seed) % sizeof buf, 0, 0,
-                             NULL), "write");
+            check(
+                file_write(file, buf, 1 + rnd(&seed) % sizeof buf, 0, 0, NULL),
+                "write");
             file_unref(file);
             continue;
         }

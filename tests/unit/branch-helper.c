@@ -152,7 +152,7 @@ fixture_find(struct fixture *fx, const char *path, struct file **ret)
 uint32_t
 fixture_random(uint64_t *state)
 {
-    *state = *state * UINT64_C(6364136223846793005) +
-             UINT64_C(1442695040888963407);
+    *state =
+        *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
     return *state >> 33;
 }

@@ -25,7 +25,7 @@
 /* What a name shows after a step. */
 struct state {
     bool exists;
-    unsigned file;    /* Which file (by number of making) it leads to. */
+    unsigned file; /* Which file (by number of making) it leads to. */
 };
 
 /* A file's content after a step. */
@@ -142,8 +142,8 @@ open_name(unsigned i)
 static void
 do_create(unsigned i)
 {
-    cr_assert_eq(file_create(fx.root, S(name_of(i)), 0644, &fixture_cred,
-                             NULL), 0);
+    cr_assert_eq(
+        file_create(fx.root, S(name_of(i)), 0644, &fixture_cred, NULL), 0);
     next_step();
     now()->name[i].exists = true;
     now()->name[i].file = m->n_files;
@@ -200,8 +200,8 @@ do_fsync(unsigned i)
 static void
 do_rename(unsigned i, unsigned j)
 {
-    cr_assert_eq(file_rename(fx.root, S(name_of(i)), fx.root, S(name_of(j)),
-                             0), 0);
+    cr_assert_eq(
+        file_rename(fx.root, S(name_of(i)), fx.root, S(name_of(j)), 0), 0);
     next_step();
     now()->name[j] = now()->name[i];
     if (i != j) {
@@ -311,8 +311,8 @@ check_open(uint64_t ack, const char *what)
             if (files[i]) {
                 unsigned file = m->step[k].name[i].file;
 
-                all = content_matches(files[i], file,
-                                      m->ack[ack].content[file]);
+                all =
+                    content_matches(files[i], file, m->ack[ack].content[file]);
             }
         }
         good = all;

@@ -144,15 +144,15 @@ name_op(void)
     switch (op) {
     case 0:
     case 1:
-        mine = mine ? mine
-                    : file_create(dir, S(name), 0640, &fixture_cred, NULL);
+        mine =
+            mine ? mine : file_create(dir, S(name), 0640, &fixture_cred, NULL);
         fd = open(h, O_CREAT | O_EXCL | O_RDWR, 0640);
         theirs = result(fd);
         close(fd);
         break;
     case 2:
-        mine = mine ? mine
-                    : file_mkdir(dir, S(name), 0750, &fixture_cred, NULL);
+        mine =
+            mine ? mine : file_mkdir(dir, S(name), 0750, &fixture_cred, NULL);
         theirs = result(mkdir(h, 0750));
         break;
     case 3:
@@ -181,15 +181,15 @@ name_op(void)
         }
         break;
     default:
-        flags = rnd(4) ? 0
-                       : rnd(2) ? FILE_RENAME_NOREPLACE : FILE_RENAME_EXCHANGE;
+        flags = rnd(4)   ? 0
+                : rnd(2) ? FILE_RENAME_NOREPLACE
+                         : FILE_RENAME_EXCHANGE;
         if (!mine) {
             mine = find_parent(path2, &dir2, &name2);
         }
-        mine = mine ? mine
-                    : file_rename(dir, S(name), dir2, S(name2), flags);
-        theirs = result(
-            syscall(SYS_renameat2, AT_FDCWD, h, AT_FDCWD, h2, flags));
+        mine = mine ? mine : file_rename(dir, S(name), dir2, S(name2), flags);
+        theirs =
+            result(syscall(SYS_renameat2, AT_FDCWD, h, AT_FDCWD, h2, flags));
     }
     cr_assert_eq(mine, theirs, "op %u %s %s flags %u: %s, host %s", op, path,
                  path2, flags, strerror(mine), strerror(theirs));
@@ -241,16 +241,17 @@ file_op(void)
         } else if (op == 2) {
             cr_assert_eq(file_punch(file, offset, n), 0);
             if (n) {
-                cr_assert_eq(fallocate(fd, FALLOC_FL_PUNCH_HOLE |
-                                               FALLOC_FL_KEEP_SIZE,
-                                       offset, n), 0);
+                cr_assert_eq(
+                    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              offset, n),
+                    0);
             }
         } else if (op == 3) {
             uint64_t end = lseek(fd, 0, SEEK_END);
 
             n = n % 9000;
-            cr_assert_eq(file_write(file, buf, n, 12345, FILE_WRITE_APPEND,
-                                    NULL), 0);
+            cr_assert_eq(
+                file_write(file, buf, n, 12345, FILE_WRITE_APPEND, NULL), 0);
             cr_assert_eq(pwrite(fd, buf, n, end), (ssize_t) n);
         } else {
             cr_assert_eq(file_write(file, buf, n, offset, 0, NULL), 0);
@@ -351,9 +352,9 @@ compare(const char *path, struct file *dir)
         if (S_ISDIR(attr.mode)) {
             compare(sub, file);
         } else {
-            cr_assert_eq(attr.size, st.st_size, "%s: size %lu, host %lu", sub,
-                         (unsigned long) attr.size,
-                         (unsigned long) st.st_size);
+            cr_assert_eq(
+                attr.size, (uint64_t) st.st_size, "%s: size %lu, host %lu",
+                sub, (unsigned long) attr.size, (unsigned long) st.st_size);
         }
         if (S_ISREG(attr.mode)) {
             cr_assert_eq(access(h, R_OK), 0);

@@ -108,23 +108,27 @@ Test(branch, names_that_cannot_be)
         size_t len;
         int error;
     } t[] = {
-        {"", 0, EINVAL},          {"a/b", 3, EINVAL},
-        {"/", 1, EINVAL},         {"a\0b", 3, EINVAL},
-        {long_name, 256, ENAMETOOLONG}, {long_name, 300, ENAMETOOLONG},
+        {"", 0, EINVAL},
+        {"a/b", 3, EINVAL},
+        {"/", 1, EINVAL},
+        {"a\0b", 3, EINVAL},
+        {long_name, 256, ENAMETOOLONG},
+        {long_name, 300, ENAMETOOLONG},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
         cr_assert_eq(file_create(fx.root, t[i].name, t[i].len, 0644,
-                                 &fixture_cred, NULL), t[i].error);
+                                 &fixture_cred, NULL),
+                     t[i].error);
         cr_assert_eq(file_mkdir(fx.root, t[i].name, t[i].len, 0644,
-                                &fixture_cred, NULL), t[i].error);
+                                &fixture_cred, NULL),
+                     t[i].error);
         cr_assert_eq(file_lookup(fx.root, t[i].name, t[i].len, &file),
                      t[i].error);
-        cr_assert_eq(file_unlink(fx.root, t[i].name, t[i].len, 0),
-                     t[i].error);
+        cr_assert_eq(file_unlink(fx.root, t[i].name, t[i].len, 0), t[i].error);
     }
-    cr_assert_eq(file_create(fx.root, long_name, 255, 0644, &fixture_cred,
-                             NULL), 0);
+    cr_assert_eq(
+        file_create(fx.root, long_name, 255, 0644, &fixture_cred, NULL), 0);
     cr_assert_eq(file_create(fx.root, S("."), 0644, &fixture_cred, NULL),
                  EEXIST);
     cr_assert_eq(file_mkdir(fx.root, S(".."), 0644, &fixture_cred, NULL),
@@ -194,8 +198,8 @@ Test(branch, rename_rules)
             last[k] = slash ? slash + 1 : names[k];
             dir[k] = find(parent);
         }
-        error = file_rename(dir[0], S(last[0]), dir[1], S(last[1]),
-                            t[i].flags);
+        error =
+            file_rename(dir[0], S(last[0]), dir[1], S(last[1]), t[i].flags);
         cr_assert_eq(error, t[i].error, "%zu: %s", i, strerror(error));
         file_unref(dir[0]);
         file_unref(dir[1]);
@@ -464,15 +468,14 @@ Test(branch, sparse_files)
     cr_assert_eq(file_seek(file, at + (UINT64_C(1) << 40), true, &at), 0);
     cr_assert_eq(at, (UINT64_C(1) << 40) + 65536);
     cr_assert_eq(file_seek(file, at, false, &at), ENXIO);
-    cr_assert_eq(file_read(file, buf, sizeof buf, (UINT64_C(1) << 40) - 100000,
-                           &n), 0);
+    cr_assert_eq(
+        file_read(file, buf, sizeof buf, (UINT64_C(1) << 40) - 100000, &n), 0);
     for (size_t i = 0; i < sizeof buf; i++) {
         cr_assert_eq(buf[i], i == 100000 ? 'x' : 0);
     }
     set.size = FILE_SIZE_MAX + 1;
     cr_assert_eq(file_setattr(file, &set), EFBIG);
-    cr_assert_eq(file_write(file, "xy", 2, FILE_SIZE_MAX - 1, 0, NULL),
-                 EFBIG);
+    cr_assert_eq(file_write(file, "xy", 2, FILE_SIZE_MAX - 1, 0, NULL), EFBIG);
     cr_assert_eq(file_write(file, "xy", 2, UINT64_MAX - 1, 0, NULL), EFBIG);
     cr_assert_eq(file_write(file, "x", 1, FILE_SIZE_MAX - 1, 0, NULL), 0);
     cr_assert_eq(file_read(file, buf, 10, UINT64_MAX, &n), 0);
@@ -497,22 +500,28 @@ Test(branch, symbolic_links_and_nodes)
 
         sprintf(name, "l%zu", sizes[i]);
         cr_assert_eq(file_symlink(fx.root, S(name), target, sizes[i],
-                                  &fixture_cred, &file), 0);
+                                  &fixture_cred, &file),
+                     0);
         cr_assert_eq(file_fsync(file, false), 0);
         file_unref(file);
     }
-    cr_assert_eq(file_symlink(fx.root, S("x"), target, 4096, &fixture_cred,
-                              NULL), ENAMETOOLONG);
-    cr_assert_eq(file_symlink(fx.root, S("x"), target, 0, &fixture_cred,
-                              NULL), ENOENT);
+    cr_assert_eq(
+        file_symlink(fx.root, S("x"), target, 4096, &fixture_cred, NULL),
+        ENAMETOOLONG);
+    cr_assert_eq(file_symlink(fx.root, S("x"), target, 0, &fixture_cred, NULL),
+                 ENOENT);
     cr_assert_eq(file_mknod(fx.root, S("dev"), S_IFCHR | 0600, 0x103,
-                            &fixture_cred, NULL), 0);
-    cr_assert_eq(file_mknod(fx.root, S("pipe"), S_IFIFO | 0600, 5,
-                            &fixture_cred, NULL), 0);
+                            &fixture_cred, NULL),
+                 0);
+    cr_assert_eq(
+        file_mknod(fx.root, S("pipe"), S_IFIFO | 0600, 5, &fixture_cred, NULL),
+        0);
     cr_assert_eq(file_mknod(fx.root, S("sock"), S_IFSOCK | 0600, 0,
-                            &fixture_cred, NULL), 0);
-    cr_assert_eq(file_mknod(fx.root, S("bad"), S_IFDIR | 0600, 0,
-                            &fixture_cred, NULL), EINVAL);
+                            &fixture_cred, NULL),
+                 0);
+    cr_assert_eq(
+        file_mknod(fx.root, S("bad"), S_IFDIR | 0600, 0, &fixture_cred, NULL),
+        EINVAL);
     cr_assert_eq(branch_syncfs(fx.branch), 0);
     reopen_after_kill();
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
@@ -785,8 +794,8 @@ Test(branch, inode_numbers_are_never_given_twice)
 
         for (unsigned i = 0; i < 50; i++) {
             sprintf(name, "f%u-%u", round, i);
-            cr_assert_eq(file_create(fx.root, S(name), 0644, &fixture_cred,
-                                     &file), 0);
+            cr_assert_eq(
+                file_create(fx.root, S(name), 0644, &fixture_cred, &file), 0);
             cr_assert_gt(file_ino(file), last);
             last = file_ino(file);
             if (i == 20) {
@@ -853,8 +862,9 @@ Test(branch, the_budget_forces_checkpoints)
     for (unsigned i = 0; i < 400; i++) {
         memset(buf, i, sizeof buf);
         /* Never whole records, so that nothing leaves early. */
-        cr_assert_eq(file_write(file, buf, 40000, (uint64_t) i * 65536 + 5, 0,
-                                NULL), 0);
+        cr_assert_eq(
+            file_write(file, buf, 40000, (uint64_t) i * 65536 + 5, 0, NULL),
+            0);
         branch_get_stats(fx.branch, &stats);
         cr_assert_leq(stats.dirty_size, 6u << 20);
     }
@@ -875,7 +885,8 @@ Test(branch, a_full_journal_forces_checkpoints)
     for (unsigned i = 0; i < 3000; i++) {
         memset(buf, i, sizeof buf);
         cr_assert_eq(file_write(file, buf, sizeof buf, i % 16 * 4096,
-                                FILE_WRITE_DSYNC, NULL), 0);
+                                FILE_WRITE_DSYNC, NULL),
+                     0);
     }
     branch_get_stats(fx.branch, &stats);
     cr_assert_gt(stats.n_checkpoints, 1);
@@ -898,8 +909,7 @@ Test(branch, a_broken_disk_is_told)
     memfs_fail(fx.fs, 0, 0, 0, false);
     /* It stays broken; reading goes on. */
     cr_assert_eq(file_fsync(file, false), EIO);
-    cr_assert_eq(file_create(fx.root, S("g"), 0644, &fixture_cred, NULL),
-                 EIO);
+    cr_assert_eq(file_create(fx.root, S("g"), 0644, &fixture_cred, NULL), EIO);
     expect_text("f", "lost");
     file_unref(file);
     reopen_after_kill();
@@ -929,8 +939,8 @@ Test(branch, a_full_disk_is_told_and_harmless)
 
             memcpy(buf + k, &x, 4);
         }
-        error = file_write(file, buf, sizeof buf, (uint64_t) i * 65536, 0,
-                           NULL);
+        error =
+            file_write(file, buf, sizeof buf, (uint64_t) i * 65536, 0, NULL);
     }
     cr_assert_eq(error, ENOSPC, "%s after %u", strerror(error), i);
     cr_assert_eq(store_broken(fx.store), 0);

@@ -34,7 +34,8 @@ static uint64_t seed;
 static uint32_t
 rnd(void)
 {
-    seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    seed =
+        seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
     return seed >> 33;
 }
 
@@ -196,8 +197,7 @@ check_equal(struct tree *tree, const struct reference *ref)
         struct tree_key key = random_key(60);
         struct tree_value value;
         size_t at = lower(ref, &key);
-        bool there =
-            at < ref->n && tree_key_equal(&ref->item[at].key, &key);
+        bool there = at < ref->n && tree_key_equal(&ref->item[at].key, &key);
         int error = tree_get(tree, &key, &value);
 
         cr_assert_eq(error, there ? 0 : ENOENT);
@@ -356,21 +356,21 @@ Test(tree, merge_shares_what_is_untouched)
 
     /* A range drops subtrees unread: the two edges of it are read only. */
     {
-        struct tree_key range[1][2] = {{tree_key(100, 0, 0, 0),
-                                        tree_key(39900, 0, 0, 0)}};
+        struct tree_key range[1][2] = {
+            {tree_key(100, 0, 0, 0), tree_key(39900, 0, 0, 0)}};
 
-        stream = (struct stream){.puts = &(struct reference){0},
-                                 .range = range, .n_ranges = 1};
+        stream = (struct stream){
+            .puts = &(struct reference){0}, .range = range, .n_ranges = 1};
         cr_assert_eq(tree_merge(&tree, &changes, NULL, &next, &stats), 0);
         cr_assert_leq(stats.n_read, 8, "%lu", (unsigned long) stats.n_read);
     }
     /* All removed: the empty tree. */
     {
-        struct tree_key range[1][2] = {{tree_key(0, 0, 0, 0),
-                                        tree_key(99999, 0, 0, 0)}};
+        struct tree_key range[1][2] = {
+            {tree_key(0, 0, 0, 0), tree_key(99999, 0, 0, 0)}};
 
-        stream = (struct stream){.puts = &(struct reference){0},
-                                 .range = range, .n_ranges = 1};
+        stream = (struct stream){
+            .puts = &(struct reference){0}, .range = range, .n_ranges = 1};
         cr_assert_eq(tree_merge(&tree, &changes, NULL, &next, &stats), 0);
         cr_assert(store_id_is_zero(&next.root));
     }
@@ -403,7 +403,9 @@ Test(tree, malformed_nodes_are_survived)
     size = node->size;
     copy = malloc(size);
     for (unsigned i = 0; i < 4000; i++) {
-        struct store_put put = {.data = copy, .size = size, .kind = STORE_NODE,
+        struct store_put put = {.data = copy,
+                                .size = size,
+                                .kind = STORE_NODE,
                                 .format = TREE_NODE_FORMAT};
         struct tree bad = {.store = store};
         struct tree_cursor cursor;
@@ -458,10 +460,12 @@ Test(value, siphash_vectors)
 
 Test(value, varints_are_canonical)
 {
-    static const uint64_t values[] = {0, 1, 127, 128, 16383, 16384, UINT32_MAX,
-                                      UINT64_MAX - 1, UINT64_MAX};
+    static const uint64_t values[] = {
+        0, 1, 127, 128, 16383, 16384, UINT32_MAX, UINT64_MAX - 1, UINT64_MAX};
     static const uint8_t bad[][11] = {
-        {0x80, 0x00}, {0xff, 0x00}, {0x80},
+        {0x80, 0x00},
+        {0xff, 0x00},
+        {0x80},
         {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02},
         {0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01},
     };

@@ -10,8 +10,8 @@
  * layer, made visible at once.
  *
  *     edge.c        reading and changing keys through the stack of layers
- *     inode.c       'struct file': inodes that are open, dirty or recently used
- *     name.c dir.c  entries: look-up, create, link, unlink, rename, readdir
+ *     inode.c       'struct file': inodes that are open, dirty or recently
+ * used name.c dir.c  entries: look-up, create, link, unlink, rename, readdir
  *     attr.c        attributes;  xattr.c  extended ones
  *     data.c        content;  write.c  changing it
  *     log.c         what goes into the journal, fsync;  replay.c  back from it
@@ -69,7 +69,7 @@ enum {
 };
 
 enum file_state {
-    FILE_LOADING,  /* In the table; its attributes are being read. */
+    FILE_LOADING, /* In the table; its attributes are being read. */
     FILE_READY,
     FILE_FAILED,   /* Could not be loaded; no longer in the table. */
     FILE_DELETING, /* Last name and last reference are gone. */
@@ -99,7 +99,6 @@ struct file {
     struct list lru; /* In branch->lru if nobody holds it. */
 
     struct tree_attr attr;
-    bool atime_dirty; /* attr.atime is newer than what the edge has. */
 
     struct list unlogged; /* Of struct unlogged. */
     struct list carry;    /* In branch->carry, or empty. */
@@ -109,7 +108,6 @@ struct file {
     /* Segments that must be synced before the ids in the edge that this file
      * has may be logged.  Branch's mutex. */
     struct store_needs needs;
-    bool needs_sync;
 };
 
 struct branch {
@@ -144,9 +142,9 @@ struct branch {
     struct list lru;
     size_t n_lru;
 
-    struct list carry;  /* Files whose data goes with the names. */
-    uint64_t last_lsn;  /* Of the last record appended for it. */
-    uint64_t txn;       /* Number of the last multi-part change. */
+    struct list carry; /* Files whose data goes with the names. */
+    uint64_t last_lsn; /* Of the last record appended for it. */
+    uint64_t txn;      /* Number of the last multi-part change. */
 
     struct {
         uint64_t n_changes, n_fsyncs, n_checkpoints, n_orphans;
@@ -161,11 +159,12 @@ struct catalogue {
     unsigned int n_pages;      /* Pages in a record. */
     struct page_pool pool;
     uint64_t budget; /* Dirty bytes of all branches. */
+    uint64_t fsid;   /* From the store's UUID. */
 
     pthread_mutex_t checkpoint_mutex; /* One checkpoint at a time. */
     pthread_mutex_t mutex;            /* List of branches, references. */
-    struct list branches;  /* All, the catalogue's own included. */
-    struct branch *self;   /* Branch 0. */
+    struct list branches;             /* All, the catalogue's own included. */
+    struct branch *self;              /* Branch 0. */
 
     /* The inode counter. */
     pthread_mutex_t lease_mutex;
@@ -237,18 +236,17 @@ void edge_unlock(struct branch *);
 #define EDGE_NAMES ((struct file *) NULL)
 void edge_put(struct branch *, struct file *owner, const struct tree_key *,
               const void *, size_t);
-void edge_remove(struct branch *, struct file *owner,
-                 const struct tree_key *);
+void edge_remove(struct branch *, struct file *owner, const struct tree_key *);
 void edge_remove_range(struct branch *, struct file *owner,
                        const struct tree_key *lo, const struct tree_key *hi);
 /* Without a list and without making the layer dirty: for access times. */
-void edge_put_quiet(struct branch *, const struct tree_key *, const void *,
-                    size_t);
+void
+edge_put_quiet(struct branch *, const struct tree_key *, const void *, size_t);
 /* The value on the list of 'owner'. */
 void edge_list(struct branch *, struct file *owner, struct val *);
 
 #define EDGE_PUT_MAX(SIZE) (LAYER_PUT_MAX(SIZE) + sizeof(struct unlogged) + 16)
-#define EDGE_RANGE_MAX                                                         \
+#define EDGE_RANGE_MAX \
     (LAYER_RANGE_MAX + sizeof(struct range) + sizeof(struct unlogged) + 32)
 /* For a change of a few names. */
 #define EDGE_NAMES_MAX 49152
@@ -334,13 +332,13 @@ enum {
 /* Appends what 'branch' has not logged: names, and the own changes of 'file'
  * (unless NULL).  Does not flush; '*ret_lsn' is what to commit.  ENOBUFS:
  * checkpoint instead. */
-int log_append(struct branch *, struct file *file,
-               uint64_t *ret_lsn) NODISCARD;
+int
+log_append(struct branch *, struct file *file, uint64_t *ret_lsn) NODISCARD;
 int log_lease(struct catalogue *, uint64_t end) NODISCARD;
 int log_checkpoint(struct branch *, uint64_t sequence, const struct store_id *,
                    uint64_t *ret_start) NODISCARD;
-int log_freeze(struct branch *, const struct layer *,
-               uint64_t *ret_lsn) NODISCARD;
+int
+log_freeze(struct branch *, const struct layer *, uint64_t *ret_lsn) NODISCARD;
 
 /* replay.c */
 int replay(struct catalogue *) NODISCARD;

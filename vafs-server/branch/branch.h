@@ -55,15 +55,16 @@ struct catalogue_options {
  * 'store', which has just been created, and makes them durable.
  *
  * The root directory is owned by 'uid' and 'gid' and has mode 0755. */
-int catalogue_create(struct store *store, uint32_t uid, uint32_t gid)
-    NODISCARD;
+int
+catalogue_create(struct store *store, uint32_t uid, uint32_t gid) NODISCARD;
 
 /* Opens the branches of 'store': replays the journal, reaps orphans (files
  * without a name that nobody can have open any more), starts the checkpoint
  * thread.  'options' may be NULL.  'store' stays the caller's and must outlive
  * the catalogue. */
-int catalogue_open(struct store *store, const struct catalogue_options *options,
-                   struct catalogue **ret_catalogue) NODISCARD;
+int
+catalogue_open(struct store *store, const struct catalogue_options *options,
+               struct catalogue **ret_catalogue) NODISCARD;
 
 /* Checkpoints everything, stops the thread, frees.  Every branch must have
  * been closed.  Returns the error of the last checkpoint (then what was
@@ -112,9 +113,9 @@ enum branch_cause {
 };
 
 struct branch_version {
-    uint64_t sequence;    /* Grows along the branch, never reused. */
-    uint8_t id[32];       /* Identity of the version object. */
-    uint64_t time_ns;     /* Real time, strictly growing with 'sequence'. */
+    uint64_t sequence; /* Grows along the branch, never reused. */
+    uint8_t id[32];    /* Identity of the version object. */
+    uint64_t time_ns;  /* Real time, strictly growing with 'sequence'. */
     enum branch_cause cause;
     uint64_t n_inodes;    /* Inodes in its tree. */
     uint64_t stored_size; /* Sum of stored extents, holes not counted. */
@@ -130,13 +131,13 @@ int branch_versions(struct branch *,
 int branch_head(struct branch *, struct branch_version *ret) NODISCARD;
 
 struct branch_statfs {
-    uint64_t bsize;  /* Unit of the three block counts, bytes. */
+    uint64_t bsize; /* Unit of the three block counts, bytes. */
     uint64_t blocks;
     uint64_t bfree;
     uint64_t bavail;
-    uint64_t files;  /* Inodes in use plus those that could be made. */
+    uint64_t files; /* Inodes in use plus those that could be made. */
     uint64_t ffree;
-    uint64_t fsid;   /* Store and branch. */
+    uint64_t fsid; /* Store and branch. */
     uint32_t namelen;
 };
 
@@ -145,17 +146,17 @@ struct branch_statfs {
 int branch_statfs(struct branch *, struct branch_statfs *ret) NODISCARD;
 
 struct branch_stats {
-    uint64_t n_inodes;       /* In the branch, orphans included. */
-    uint64_t stored_size;    /* Bytes of file content, holes not counted. */
-    uint64_t dirty_keys;     /* Keys in the active and the frozen layers. */
-    uint64_t dirty_size;     /* Bytes of those, dirty pages included. */
+    uint64_t n_inodes;    /* In the branch, orphans included. */
+    uint64_t stored_size; /* Bytes of file content, holes not counted. */
+    uint64_t dirty_keys;  /* Keys in the active and the frozen layers. */
+    uint64_t dirty_size;  /* Bytes of those, dirty pages included. */
     uint64_t frozen_layers;
     uint64_t open_inodes;
     uint64_t n_orphans;
-    uint64_t n_changes;      /* Change records logged since open. */
+    uint64_t n_changes; /* Change records logged since open. */
     uint64_t n_fsyncs;
     uint64_t n_checkpoints;
-    uint64_t sequence;       /* Of the newest version. */
+    uint64_t sequence; /* Of the newest version. */
     uint64_t tree_height;
 };
 
@@ -179,10 +180,10 @@ struct branch_verify_stats {
  *
  * Returns 0 if it could look at everything, whatever it found: see
  * 'ret->n_errors'. */
-int branch_verify(struct catalogue *, bool read_data,
-                  void (*report)(const char *message, void *aux),
-                  void (*progress)(const struct branch_verify_stats *,
-                                   void *aux),
-                  void *aux, struct branch_verify_stats *ret) NODISCARD;
+int
+branch_verify(struct catalogue *, bool read_data,
+              void (*report)(const char *message, void *aux),
+              void (*progress)(const struct branch_verify_stats *, void *aux),
+              void *aux, struct branch_verify_stats *ret) NODISCARD;
 
 #endif /* vafs-server/branch/branch.h */

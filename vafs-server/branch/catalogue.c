@@ -126,11 +126,11 @@ catalogue_create(struct store *store, uint32_t uid, uint32_t gid)
 
     entry.id = branch.head;
     items[0].key = tree_key(0, TREE_COUNTER, COUNTER_INODE, 0);
-    items[0].size = varint_put(items[0].value, FIRST_INODE + 1) -
-                    items[0].value;
+    items[0].size =
+        varint_put(items[0].value, FIRST_INODE + 1) - items[0].value;
     items[1].key = tree_key(0, TREE_COUNTER, COUNTER_BRANCH, 0);
-    items[1].size = varint_put(items[1].value, FIRST_BRANCH + 1) -
-                    items[1].value;
+    items[1].size =
+        varint_put(items[1].value, FIRST_BRANCH + 1) - items[1].value;
     items[2].key = tree_key(FIRST_BRANCH, TREE_BRANCH, 0, 0);
     items[2].size = tree_branch_encode(&branch, items[2].value);
     items[3].key = tree_key(FIRST_BRANCH, TREE_VERSION, 1, 0);
@@ -361,8 +361,8 @@ static void
 catalogue_free(struct catalogue *cat)
 {
     while (!list_is_empty(&cat->branches)) {
-        branch_destroy(CONTAINER_OF(list_front(&cat->branches), struct branch,
-                                    in_cat));
+        branch_destroy(
+            CONTAINER_OF(list_front(&cat->branches), struct branch, in_cat));
     }
     page_pool_destroy(&cat->pool);
     pthread_mutex_destroy(&cat->checkpoint_mutex);
@@ -425,6 +425,7 @@ catalogue_open(struct store *store, const struct catalogue_options *options,
     cat->record_shift = __builtin_ctz(record_size);
     cat->n_pages = record_size / PAGE_SIZE__;
     cat->budget = cat->options.memory / 4;
+    cat->fsid = get_le64(store_uuid(store));
     if (cat->n_pages < 1 || cat->n_pages > PAGES_MAX) {
         free(cat);
         return EINVAL;
@@ -626,7 +627,7 @@ branch_statfs(struct branch *branch, struct branch_statfs *ret)
     ret->blocks = DIV_ROUND_UP(own, PAGE_SIZE__) + ret->bfree;
     ret->ffree = room;
     ret->files += room;
-    ret->fsid = get_le64(store_uuid(branch->cat->store)) ^ branch->id;
+    ret->fsid = branch->cat->fsid ^ branch->id;
     ret->namelen = FILE_NAME_MAX;
     return 0;
 }

@@ -39,8 +39,8 @@ branch_freeze(struct branch *branch, enum branch_cause cause)
     if (branch->n_layers == LAYERS_MAX) {
         return EAGAIN;
     }
-    error = layer_create(active->number + 1, active->n_pages, active->pool,
-                         &new);
+    error =
+        layer_create(active->number + 1, active->n_pages, active->pool, &new);
     if (error) {
         return error;
     }
@@ -170,8 +170,7 @@ compose(struct source *s, const struct tree_key *key, const uint8_t **value,
     if (error) {
         return error;
     }
-    content.size =
-        MIN(s->size - start, (uint64_t) 1 << cat->record_shift);
+    content.size = MIN(s->size - start, (uint64_t) 1 << cat->record_shift);
     if (content.size > TREE_INLINE_MAX) {
         struct store_put put = {
             .data = s->record,
@@ -243,8 +242,8 @@ merge_layer(struct branch *branch, struct layer *layer,
             struct tree_version *version, struct store_id *ret_id)
 {
     struct store_needs needs = {0};
-    struct source s = {.branch = branch, .layer = layer, .needs = &needs,
-                       .ino = UINT64_MAX};
+    struct source s = {
+        .branch = branch, .layer = layer, .needs = &needs, .ino = UINT64_MAX};
     struct tree_changes changes = {next_point, next_range, &s};
     struct tree_merge_stats stats;
     struct tree tree;
@@ -270,8 +269,7 @@ merge_layer(struct branch *branch, struct layer *layer,
         .lineage = {branch->lineage[0], branch->lineage[1]},
     };
     if (!error) {
-        error =
-            tree_version_put(branch->cat->store, version, &needs, ret_id);
+        error = tree_version_put(branch->cat->store, version, &needs, ret_id);
     }
     if (!error) {
         /* Not only 'needs': records put by write-behind count as well. */
@@ -544,13 +542,14 @@ wait_for_room(struct branch *branch)
     return error;
 }
 
-/* Written between two looks; twice as much is reserved beyond what is dirty. */
+/* Written between two looks; twice as much is reserved beyond what is dirty.
+ */
 #define RESERVE_STEP(CAT) MIN((CAT)->budget / 16, 2u << 20)
 
 static void
 unreserve(struct catalogue *cat)
 {
-    for (unsigned int class = 0; class < 2; class++) {
+    for (unsigned int class = 0; class < 2; class ++) {
         store_unreserve(cat->store, class, cat->reserved[class]);
         cat->reserved[class] = 0;
     }
@@ -565,7 +564,8 @@ checkpoint_unreserve(struct catalogue *cat)
     pthread_mutex_unlock(&cat->thread_mutex);
 }
 
-/* Makes sure that what is dirty, and RESERVE_STEP() more, fits onto the disk. */
+/* Makes sure that what is dirty, and RESERVE_STEP() more, fits onto the disk.
+ */
 static int
 reserve(struct catalogue *cat, uint64_t dirty)
 {
@@ -585,7 +585,7 @@ reserve(struct catalogue *cat, uint64_t dirty)
     }
     pthread_mutex_lock(&cat->thread_mutex);
     unreserve(cat);
-    for (unsigned int class = 0; class < 2 && !error; class++) {
+    for (unsigned int class = 0; class < 2 && !error; class ++) {
         error = store_reserve(cat->store, class, want[class]);
         if (!error) {
             cat->reserved[class] = want[class];
@@ -634,8 +634,8 @@ checkpoint_throttle(struct branch *branch)
     if (dirty < cat->budget) {
         /* Slower the nearer the limit is: up to 1 ms. */
         uint64_t over = dirty - cat->budget * 3 / 4;
-        struct timespec ts = {
-            .tv_nsec = 1000000 * over / (cat->budget / 4 + 1)};
+        struct timespec ts = {.tv_nsec =
+                                  1000000 * over / (cat->budget / 4 + 1)};
 
         nanosleep(&ts, NULL);
         return 0;

@@ -12,8 +12,7 @@
 #define DIRECT_READ 32768
 
 static int
-get_object(struct store *store, const struct store_id *id,
-           struct object **ret)
+get_object(struct store *store, const struct store_id *id, struct object **ret)
 {
     int error = store_get_cached(store, id, STORE_DATA, ret);
 
@@ -43,8 +42,8 @@ content_read(struct catalogue *cat, const struct tree_content *content,
         return 0;
     }
     if (n >= DIRECT_READ && !file_nowait) {
-        error = store_get_cached(cat->store, &content->id, STORE_DATA,
-                                 &object);
+        error =
+            store_get_cached(cat->store, &content->id, STORE_DATA, &object);
         if (error == EAGAIN) {
             size_t got;
 
@@ -109,8 +108,8 @@ read_layers(struct layer *const *layers, unsigned int n_layers,
             source_from_val(source, val);
             continue;
         }
-        for (size_t p = offset / PAGE_SIZE__;
-             p * PAGE_SIZE__ < offset + size; p++) {
+        for (size_t p = offset / PAGE_SIZE__; p * PAGE_SIZE__ < offset + size;
+             p++) {
             const struct val_pages *pages = val_pages(val);
             size_t lo = MAX(offset, p * PAGE_SIZE__);
             size_t hi = MIN(offset + size, (p + 1) * PAGE_SIZE__);
@@ -139,12 +138,12 @@ read_rest(struct catalogue *cat, const struct tree_content *content,
         int error;
 
         while (end < offset + size && !(done >> (end / PAGE_SIZE__) & 1)) {
-            end = MIN(offset + size, ROUND_DOWN(end, PAGE_SIZE__) +
-                                         PAGE_SIZE__);
+            end =
+                MIN(offset + size, ROUND_DOWN(end, PAGE_SIZE__) + PAGE_SIZE__);
         }
         if (end > at && content) {
-            error = content_read(cat, content, buf + (at - offset), at,
-                                 end - at);
+            error =
+                content_read(cat, content, buf + (at - offset), at, end - at);
             if (error) {
                 return error;
             }
@@ -305,9 +304,12 @@ touch(struct file *file)
 {
     struct branch *branch = file->branch;
     int64_t now = clock_real_ns();
+    bool due;
 
-    if (branch->cat->options.read_only ||
-        !attr_atime_due(&file->attr, now) ||
+    brlock_read_lock(&branch->lock);
+    due = attr_atime_due(&file->attr, now);
+    brlock_read_unlock(&branch->lock);
+    if (!due || branch->cat->options.read_only ||
         __atomic_load_n(&branch->dirty, __ATOMIC_RELAXED) >
             branch->cat->budget / 2 ||
         pthread_mutex_trylock(&branch->mutex)) {
@@ -322,6 +324,10 @@ touch(struct file *file)
         file->attr.atime = now;
         edge_put_quiet(branch, &key, data,
                        tree_attr_encode(&file->attr, data));
+        if (layer_bytes(branch->layer[0]) > branch->cat->budget / 8) {
+            /* So many that they are worth a version. */
+            branch->layer[0]->dirty = true;
+        }
         edge_unlock(branch);
     }
     edge_end(branch);

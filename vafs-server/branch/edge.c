@@ -216,8 +216,8 @@ merge_layers(struct edge_scan *scan, struct base_batch *batch)
             bool pages = val->type == VAL_PAGES;
 
             if (scan->n == EDGE_BATCH ||
-                !scan_emit(scan, &used, &key, val->data,
-                           pages ? 0 : val->size, pages)) {
+                !scan_emit(scan, &used, &key, val->data, pages ? 0 : val->size,
+                           pages)) {
                 scan->next = key;
                 return;
             }

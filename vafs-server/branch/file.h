@@ -43,13 +43,13 @@ struct file_cred {
 };
 
 struct file_attr {
-    uint64_t ino;   /* 48 bits. */
+    uint64_t ino; /* 48 bits. */
     uint32_t gen;
-    uint32_t mode;  /* Linux values, type included. */
+    uint32_t mode; /* Linux values, type included. */
     uint32_t nlink;
     uint32_t uid;
     uint32_t gid;
-    uint64_t rdev;  /* Linux encoding as given to file_mknod(). */
+    uint64_t rdev; /* Linux encoding as given to file_mknod(). */
     uint64_t size;
     uint64_t blocks; /* Of 512 bytes. */
     int64_t atime;   /* Nanoseconds since 1970, here and below. */
@@ -67,9 +67,9 @@ enum {
     FILE_SET_UID = 0x2,
     FILE_SET_GID = 0x4,
     FILE_SET_SIZE = 0x8,
-    FILE_SET_ATIME = 0x10,      /* To 'atime' if _ATIME_SET, else now. */
-    FILE_SET_MTIME = 0x20,      /* To 'mtime' if _MTIME_SET, else now. */
-    FILE_SET_CTIME = 0x40,      /* Always to now. */
+    FILE_SET_ATIME = 0x10, /* To 'atime' if _ATIME_SET, else now. */
+    FILE_SET_MTIME = 0x20, /* To 'mtime' if _MTIME_SET, else now. */
+    FILE_SET_CTIME = 0x40, /* Always to now. */
     FILE_SET_ATIME_SET = 0x80,
     FILE_SET_MTIME_SET = 0x100,
 };
@@ -131,26 +131,26 @@ int file_path(struct file *, char *buf, size_t size) NODISCARD;
 /* The directory and name of (one of) the names of 'file', for operations that
  * know it by handle only.  '*ret_len' is the length of 'name', which is not
  * NUL-terminated.  ENOENT: it has no name; EBUSY: it is the root. */
-int file_name(struct file *, struct file **ret_dir,
-              char name[FILE_NAME_MAX], size_t *ret_len) NODISCARD;
+int file_name(struct file *, struct file **ret_dir, char name[FILE_NAME_MAX],
+              size_t *ret_len) NODISCARD;
 
 /* Makes a regular file.  EEXIST.  'mode' is used as is (no umask).  The
  * group is 'cred->gid', or that of 'dir' if it has S_ISGID.  'ret_file' may be
  * NULL, here and below. */
-int file_create(struct file *dir, const char *name, size_t name_len,
-                uint32_t mode, const struct file_cred *cred,
-                struct file **ret_file) NODISCARD;
+int
+file_create(struct file *dir, const char *name, size_t name_len, uint32_t mode,
+            const struct file_cred *cred, struct file **ret_file) NODISCARD;
 
 /* Makes a directory; it inherits S_ISGID. */
-int file_mkdir(struct file *dir, const char *name, size_t name_len,
-               uint32_t mode, const struct file_cred *cred,
-               struct file **ret_file) NODISCARD;
+int
+file_mkdir(struct file *dir, const char *name, size_t name_len, uint32_t mode,
+           const struct file_cred *cred, struct file **ret_file) NODISCARD;
 
 /* Makes a symbolic link to 'target' (1 to FILE_SYMLINK_MAX bytes). */
-int file_symlink(struct file *dir, const char *name, size_t name_len,
-                 const char *target, size_t target_len,
-                 const struct file_cred *cred,
-                 struct file **ret_file) NODISCARD;
+int
+file_symlink(struct file *dir, const char *name, size_t name_len,
+             const char *target, size_t target_len,
+             const struct file_cred *cred, struct file **ret_file) NODISCARD;
 
 /* Makes a node of the type in 'mode': S_IFREG (or 0), S_IFIFO, S_IFSOCK,
  * S_IFCHR or S_IFBLK, for which 'rdev' is kept as is. */
@@ -181,16 +181,16 @@ enum {
     FILE_RENAME_NOREPLACE = 1,
     FILE_RENAME_EXCHANGE = 2,
 };
-int file_rename(struct file *old_dir, const char *old_name,
-                size_t old_name_len, struct file *new_dir,
-                const char *new_name, size_t new_name_len,
-                unsigned int flags) NODISCARD;
+int
+file_rename(struct file *old_dir, const char *old_name, size_t old_name_len,
+            struct file *new_dir, const char *new_name, size_t new_name_len,
+            unsigned int flags) NODISCARD;
 
 /* One entry as file_readdir() shows it. */
 struct file_dirent {
     uint64_t ino;
-    uint64_t cookie; /* Continue after this entry with it; top bit is 0. */
-    uint8_t type;    /* DT_REG etc. */
+    uint64_t cookie;  /* Continue after this entry with it; top bit is 0. */
+    uint8_t type;     /* DT_REG etc. */
     const char *name; /* Not NUL-terminated; valid during the call. */
     size_t name_len;
 };
@@ -261,16 +261,16 @@ int file_getxattr(struct file *, const char *name, size_t name_len, void *buf,
                   size_t size, size_t *ret_size) NODISCARD;
 
 /* 'flags': 0, XATTR_CREATE 1 (EEXIST), XATTR_REPLACE 2 (ENODATA).  E2BIG. */
-int file_setxattr(struct file *, const char *name, size_t name_len,
-                  const void *value, size_t size, unsigned int flags)
-    NODISCARD;
+int
+file_setxattr(struct file *, const char *name, size_t name_len,
+              const void *value, size_t size, unsigned int flags) NODISCARD;
 
 /* The names, each followed by a NUL, as listxattr(2).  Sizes as above. */
 int file_listxattr(struct file *, char *buf, size_t size,
                    size_t *ret_size) NODISCARD;
 
-int file_removexattr(struct file *, const char *name,
-                     size_t name_len) NODISCARD;
+int
+file_removexattr(struct file *, const char *name, size_t name_len) NODISCARD;
 
 /* Durability. */
 

@@ -291,8 +291,8 @@ inode_holds_back(struct branch *branch, uint64_t ino, const struct file *but,
     if (file && file != but && !inode_is_carried(file)) {
         /* Who has an element in this list is pinned. */
         LIST_FOR_EACH (u, in_file, &file->unlogged) {
-            held = held || !list_is_empty(&u->vals) ||
-                   !list_is_empty(&u->ranges);
+            held =
+                held || !list_is_empty(&u->vals) || !list_is_empty(&u->ranges);
             *ret_list = u;
         }
     }
@@ -342,7 +342,6 @@ inode_put_attr(struct file *file, struct file *owner)
     uint8_t data[TREE_ATTR_MAX];
 
     file->attr.changed = file->branch->layer[0]->number;
-    file->atime_dirty = false;
     edge_put(file->branch, owner, &key, data,
              tree_attr_encode(&file->attr, data));
 }
@@ -374,8 +373,7 @@ inode_remove_keys(struct file *file)
 
 /* Deletes an inode that has neither names nor references.  If that fails it
  * stays an orphan and is reaped at the next open. */
-static void
-delete(struct file *file)
+static void delete (struct file *file)
 {
     struct branch *branch = file->branch;
     struct tree_key key = tree_key(0, TREE_ORPHAN, file->ino, 0);

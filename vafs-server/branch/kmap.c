@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* See kmap.h.  Nodes split when full (at the right edge all stays left, since
- * keys often come in order) and vanish when empty; they are not joined, since a
- * layer lives for seconds. */
+ * keys often come in order) and vanish when empty; they are not joined, since
+ * a layer lives for seconds. */
 
 #include "vafs-server/branch/kmap.h"
 
@@ -70,7 +70,7 @@ kmap_find(const struct kmap *map, const struct tree_key *key)
     leaf = find_leaf(map, key, NULL);
     i = search(leaf->key, 0, leaf->n, key, false);
     return i < leaf->n && tree_key_equal(&leaf->key[i], key) ? leaf->value[i]
-                                                              : NULL;
+                                                             : NULL;
 }
 
 /* Puts 'child' with least key 'key' behind path->i[level] at 'level'. */

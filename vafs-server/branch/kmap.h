@@ -33,7 +33,7 @@ struct kmap {
 };
 
 /* Arena bytes that one insertion may need. */
-#define KMAP_INSERT_MAX                                                        \
+#define KMAP_INSERT_MAX \
     (2 * (sizeof(struct kmap_leaf) + 3 * sizeof(struct kmap_inner)))
 
 void kmap_init(struct kmap *, struct arena *);
@@ -52,8 +52,8 @@ struct kmap_iter {
 };
 
 /* To the first key not less than 'key'; to the last one not greater. */
-void kmap_seek(const struct kmap *, const struct tree_key *,
-               struct kmap_iter *);
+void
+kmap_seek(const struct kmap *, const struct tree_key *, struct kmap_iter *);
 void kmap_seek_last(const struct kmap *, const struct tree_key *,
                     struct kmap_iter *);
 

@@ -74,12 +74,12 @@ struct range {
 struct layer {
     uint64_t number;
     struct arena arena;
-    struct kmap points;     /* To struct val. */
-    struct kmap ranges;     /* lo -> struct range, disjoint. */
-    struct list pages;      /* Of struct val_pages. */
-    unsigned int n_pages;   /* Pages in a record. */
+    struct kmap points;   /* To struct val. */
+    struct kmap ranges;   /* lo -> struct range, disjoint. */
+    struct list pages;    /* Of struct val_pages. */
+    unsigned int n_pages; /* Pages in a record. */
     struct page_pool *pool;
-    uint64_t page_bytes;    /* In real pages. */
+    uint64_t page_bytes; /* In real pages. */
 
     bool dirty; /* Holds more than access times. */
 
@@ -106,11 +106,11 @@ int layer_create(uint64_t number, unsigned int n_pages, struct page_pool *,
 void layer_destroy(struct layer *); /* Accepts NULL. */
 
 /* Arena bytes that putting a value of 'size' may take. */
-#define LAYER_PUT_MAX(SIZE)                                                    \
+#define LAYER_PUT_MAX(SIZE) \
     (sizeof(struct val) + (SIZE) + 64 + KMAP_INSERT_MAX)
 #define LAYER_RANGE_MAX (2 * sizeof(struct range) + 64 + KMAP_INSERT_MAX)
-#define LAYER_PAGES_MAX(N_PAGES)                                               \
-    (2 * sizeof(struct val) + sizeof(struct val_pages) + 8 * (N_PAGES) + 64 +  \
+#define LAYER_PAGES_MAX(N_PAGES)                                              \
+    (2 * sizeof(struct val) + sizeof(struct val_pages) + 8 * (N_PAGES) + 64 + \
      KMAP_INSERT_MAX)
 
 /* What the layer says about 'key' alone, or NULL. */
@@ -132,8 +132,8 @@ void layer_remove_range(struct layer *, const struct tree_key *lo,
 /* The pages of 'key', which the layer may have had or not. */
 struct val *layer_pages(struct layer *, const struct tree_key *);
 /* Sets page 'i'; takes over 'page'. */
-void layer_set_page(struct layer *, struct val *, unsigned int i,
-                    uint8_t *page);
+void
+layer_set_page(struct layer *, struct val *, unsigned int i, uint8_t *page);
 
 /* Bytes that the layer holds. */
 static inline uint64_t

@@ -146,8 +146,8 @@ add_page(struct builder *b, const struct tree_key *key, unsigned int i,
          const uint8_t *page)
 {
     bool zero = page == page_zero;
-    uint8_t *p = builder_room(b, 2 + TREE_KEY_MAX + 2 * VARINT_MAX +
-                                     PAGE_SIZE__);
+    uint8_t *p =
+        builder_room(b, 2 + TREE_KEY_MAX + 2 * VARINT_MAX + PAGE_SIZE__);
 
     if (p) {
         *p++ = LOG_PAGES;
@@ -377,8 +377,8 @@ append(struct branch *branch, const struct builder *b, uint64_t *ret_lsn)
 int
 log_append(struct branch *branch, struct file *file, uint64_t *ret_lsn)
 {
-    struct builder b = {
-        .max = journal_body_max(branch->cat->journal) - LOG_HEADER_MAX};
+    struct builder b = {.max = journal_body_max(branch->cat->journal) -
+                               LOG_HEADER_MAX};
     int error;
 
     pthread_mutex_lock(&branch->mutex);
@@ -404,8 +404,8 @@ log_lease(struct catalogue *cat, uint64_t end)
     uint64_t start = journal_head(cat->journal), lsn;
     int error;
 
-    error = journal_append(cat->journal, LOG_LEASE, &iov, 1, JOURNAL_URGENT,
-                           &lsn);
+    error =
+        journal_append(cat->journal, LOG_LEASE, &iov, 1, JOURNAL_URGENT, &lsn);
     return error ? error
                  : catalogue_put_counter(cat, COUNTER_INODE, end, start);
 }
@@ -428,8 +428,7 @@ log_checkpoint(struct branch *branch, uint64_t sequence,
 }
 
 int
-log_freeze(struct branch *branch, const struct layer *layer,
-           uint64_t *ret_lsn)
+log_freeze(struct branch *branch, const struct layer *layer, uint64_t *ret_lsn)
 {
     uint8_t body[4 * VARINT_MAX], *p = body;
     struct iovec iov = {body, 0};

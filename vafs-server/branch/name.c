@@ -213,8 +213,8 @@ name_lose(struct file *file, const struct place *place, uint64_t other_dir,
     struct branch *branch = file->branch;
 
     if (!at_place(file, place)) {
-        struct tree_key key = tree_key(file->ino, TREE_LINK, place->dir->ino,
-                                       place->cookie);
+        struct tree_key key =
+            tree_key(file->ino, TREE_LINK, place->dir->ino, place->cookie);
 
         edge_remove(branch, EDGE_NAMES, &key);
     } else {

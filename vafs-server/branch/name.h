@@ -43,8 +43,8 @@ void name_lose(struct file *, const struct place *, uint64_t other_dir,
                uint64_t other_cookie, int64_t now);
 
 /* The directory's times and counters after a change of its entries. */
-void name_dir_changed(struct file *dir, int d_entries, int d_links,
-                      int64_t now);
+void
+name_dir_changed(struct file *dir, int d_entries, int d_links, int64_t now);
 
 static inline bool
 is_dir(const struct file *file)

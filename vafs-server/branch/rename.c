@@ -82,8 +82,8 @@ move(struct file *file, const struct place *from, const struct place *to,
         file->attr.parent = to->dir->ino;
         file->attr.cookie = to->cookie;
     } else {
-        struct tree_key key = tree_key(file->ino, TREE_LINK, from->dir->ino,
-                                       from->cookie);
+        struct tree_key key =
+            tree_key(file->ino, TREE_LINK, from->dir->ino, from->cookie);
 
         edge_remove(branch, EDGE_NAMES, &key);
         key = tree_key(file->ino, TREE_LINK, to->dir->ino, to->cookie);
@@ -202,9 +202,12 @@ file_rename(struct file *old_dir, const char *old_name, size_t old_len,
             unsigned int flags)
 {
     struct renaming r = {
-        .old.dir = old_dir, .new.dir = new_dir,
-        .old_name = old_name, .old_len = old_len,
-        .new_name = new_name, .new_len = new_len,
+        .old.dir = old_dir,
+        .new.dir = new_dir,
+        .old_name = old_name,
+        .old_len = old_len,
+        .new_name = new_name,
+        .new_len = new_len,
     };
     int error;
 
@@ -219,8 +222,7 @@ file_rename(struct file *old_dir, const char *old_name, size_t old_len,
     if (!error) {
         error = name_check(new_dir, new_name, new_len);
     }
-    if (!error &&
-        (is_dot(old_name, old_len) || is_dot(new_name, new_len))) {
+    if (!error && (is_dot(old_name, old_len) || is_dot(new_name, new_len))) {
         error = EBUSY;
     }
     if (!error) {

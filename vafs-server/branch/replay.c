@@ -140,8 +140,8 @@ put_item(struct layer *layer, const uint8_t *p, const uint8_t *end, int *error)
         if (end - p < 48) {
             return NULL;
         }
-        key = (struct tree_key){get_be64(p), get_be64(p + 8),
-                                get_be64(p + 16)};
+        key =
+            (struct tree_key){get_be64(p), get_be64(p + 8), get_be64(p + 16)};
         hi = (struct tree_key){get_be64(p + 24), get_be64(p + 32),
                                get_be64(p + 40)};
         layer_remove_range(layer, &key, &hi);
@@ -247,8 +247,8 @@ replay_change(struct replay *r, const struct journal_record *record)
         r->branch = id;
         r->txn = txn;
         if (!(flags & LOG_MORE)) {
-            int error = put_items(branch, number, r->items, r->size,
-                                  record->start);
+            int error =
+                put_items(branch, number, r->items, r->size, record->start);
 
             r->size = 0;
             return error;
@@ -441,8 +441,8 @@ count_range(struct branch *branch, unsigned int at, const struct range *range)
         struct kmap_iter iter;
 
         kmap_seek(&branch->layer[i]->points, &range->lo, &iter);
-        for (; !error && iter.leaf &&
-               tree_key_less(kmap_key(&iter), &range->hi);
+        for (;
+             !error && iter.leaf && tree_key_less(kmap_key(&iter), &range->hi);
              kmap_next(&iter)) {
             struct tree_key k = *kmap_key(&iter);
             struct tree_value value;
@@ -504,8 +504,8 @@ settle_layer(struct branch *branch, unsigned int at)
             if (!error && val->keep_size) {
                 new.size = had ? old.size : 0;
                 new.stored = had ? old.stored : 0;
-                error = arena_prepare(&layer->arena,
-                                      LAYER_PUT_MAX(TREE_ATTR_MAX));
+                error =
+                    arena_prepare(&layer->arena, LAYER_PUT_MAX(TREE_ATTR_MAX));
                 if (!error) {
                     layer_put(layer, &val->key, encoded,
                               tree_attr_encode(&new, encoded));

@@ -22,7 +22,7 @@
 struct known {
     uint64_t ino;
     uint64_t parent, cookie;
-    uint64_t size, stored;     /* As the attributes say. */
+    uint64_t size, stored;        /* As the attributes say. */
     uint64_t n_entries, n_stored; /* As counted. */
     uint32_t nlink, n_names, n_links, n_subdirs;
     uint16_t type, entry_type; /* S_IFMT bits; 0: not seen. */
@@ -50,8 +50,7 @@ struct verify {
     size_t n_known, max_known;
 };
 
-static void PRINTF_FORMAT(2, 3)
-wrong(struct verify *v, const char *fmt, ...)
+static void PRINTF_FORMAT(2, 3) wrong(struct verify *v, const char *fmt, ...)
 {
     char text[512];
     int n;
@@ -61,8 +60,7 @@ wrong(struct verify *v, const char *fmt, ...)
         return;
     }
     n = snprintf(text, sizeof text, "branch %s version %" PRIu64 ": ",
-                 v->branch->id ? v->branch->name : "(catalogue)",
-                 v->sequence);
+                 v->branch->id ? v->branch->name : "(catalogue)", v->sequence);
     va_start(args, fmt);
     vsnprintf(text + n, sizeof text - n, fmt, args);
     va_end(args);
@@ -206,7 +204,8 @@ check_object(struct verify *v, uint64_t ino, const struct tree_content *c)
         return 0;
     }
     if (!error && size != c->size) {
-        wrong(v, "inode %" PRIu64 ": a record's size is not what the tree says",
+        wrong(v,
+              "inode %" PRIu64 ": a record's size is not what the tree says",
               ino);
     }
     return error;
@@ -466,8 +465,8 @@ check_known(struct verify *v, struct known *k)
         }
         if (k->nlink != (k->orphan ? 0 : 2 + k->n_subdirs)) {
             wrong(v,
-                  "directory %" PRIu64 ": link count %" PRIu32
-                  " with %" PRIu32 " subdirectories",
+                  "directory %" PRIu64 ": link count %" PRIu32 " with %" PRIu32
+                  " subdirectories",
                   k->ino, k->nlink, k->n_subdirs);
         }
         if (k->size != k->n_entries) {
@@ -478,16 +477,22 @@ check_known(struct verify *v, struct known *k)
         }
     } else {
         if (k->nlink != k->n_names) {
-            wrong(v, "inode %" PRIu64 ": link count %" PRIu32 ", %" PRIu32
-                  " names", k->ino, k->nlink, k->n_names);
+            wrong(v,
+                  "inode %" PRIu64 ": link count %" PRIu32 ", %" PRIu32
+                  " names",
+                  k->ino, k->nlink, k->n_names);
         }
         if (k->nlink && k->n_links + 1 != k->nlink) {
-            wrong(v, "inode %" PRIu64 ": %" PRIu32 " further names recorded, "
-                  "link count %" PRIu32, k->ino, k->n_links, k->nlink);
+            wrong(v,
+                  "inode %" PRIu64 ": %" PRIu32 " further names recorded, "
+                  "link count %" PRIu32,
+                  k->ino, k->n_links, k->nlink);
         }
         if (k->stored != k->n_stored) {
-            wrong(v, "inode %" PRIu64 ": %" PRIu64 " bytes stored, its "
-                  "attributes say %" PRIu64, k->ino, k->n_stored, k->stored);
+            wrong(v,
+                  "inode %" PRIu64 ": %" PRIu64 " bytes stored, its "
+                  "attributes say %" PRIu64,
+                  k->ino, k->n_stored, k->stored);
         }
     }
     if (k->orphan != !k->nlink) {
@@ -534,8 +539,8 @@ check_meaning(struct verify *v, const struct tree_version *version)
     if (!error && (n != version->n_inodes || stored != version->stored)) {
         wrong(v,
               "%" PRIu64 " inodes and %" PRIu64 " bytes, the version says "
-              "%" PRIu64 " and %" PRIu64, n, stored, version->n_inodes,
-              version->stored);
+              "%" PRIu64 " and %" PRIu64,
+              n, stored, version->n_inodes, version->stored);
     }
     free(v->known);
     v->known = NULL;
@@ -558,8 +563,7 @@ add_version(const struct branch_version *version, void *list_)
 
     if (list->n == list->max) {
         size_t max = 2 * list->max + 64;
-        struct branch_version *new =
-            realloc(list->version, max * sizeof *new);
+        struct branch_version *new = realloc(list->version, max * sizeof *new);
 
         if (!new) {
             list->failed = true;
@@ -573,8 +577,7 @@ add_version(const struct branch_version *version, void *list_)
 }
 
 static int
-verify_version(struct verify *v, const struct branch_version *bv,
-               bool meaning)
+verify_version(struct verify *v, const struct branch_version *bv, bool meaning)
 {
     struct tree_version version;
     struct store_id id;
@@ -591,8 +594,7 @@ verify_version(struct verify *v, const struct branch_version *bv,
     if (error) {
         return error;
     }
-    if (version.branch != v->branch->id ||
-        version.sequence != bv->sequence) {
+    if (version.branch != v->branch->id || version.sequence != bv->sequence) {
         wrong(v, "version object is another's");
     }
     if (!store_id_is_zero(&version.root)) {

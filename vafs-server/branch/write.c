@@ -22,11 +22,11 @@
 struct plan {
     uint64_t index;
     bool was_present;
-    bool remove;  /* It becomes a hole. */
-    bool value;   /* It becomes 'content'. */
+    bool remove; /* It becomes a hole. */
+    bool value;  /* It becomes 'content'. */
     struct tree_content content;
     uint8_t inlined[TREE_INLINE_MAX];
-    unsigned int first, n;     /* Else these pages are replaced. */
+    unsigned int first, n; /* Else these pages are replaced. */
     uint8_t *page[PAGES_MAX];
 };
 
@@ -193,8 +193,7 @@ plan_arena(const struct file *file, const struct plan *plan)
 {
     return plan->value || plan->remove
                ? EDGE_PUT_MAX(TREE_RECORD_MAX)
-               : EDGE_PUT_MAX(0) +
-                     LAYER_PAGES_MAX(file->branch->cat->n_pages);
+               : EDGE_PUT_MAX(0) + LAYER_PAGES_MAX(file->branch->cat->n_pages);
 }
 
 /* Carries a plan out; edge locked.  Returns true if the record has all its
@@ -472,9 +471,9 @@ file_write(struct file *file, const void *buf, size_t size, uint64_t offset,
     while (!error && done < size) {
         size_t n = MIN(size - done, WRITE_MAX);
 
-        error = write_some(file, (const uint8_t *) buf + done, n,
-                           offset + done,
-                           flags & FILE_WRITE_KEEP_SUID ? 0 : suid_bits(file));
+        error =
+            write_some(file, (const uint8_t *) buf + done, n, offset + done,
+                       flags & FILE_WRITE_KEEP_SUID ? 0 : suid_bits(file));
         done += error ? 0 : n;
     }
     pthread_rwlock_unlock(&file->data_lock);
@@ -520,7 +519,8 @@ data_set_size(struct file *file, uint64_t size, const struct file_setattr *set)
 {
     struct branch *branch = file->branch;
     unsigned int shift = branch->cat->record_shift;
-    uint64_t old = file->attr.size, keep = DIV_ROUND_UP(size, record_size(file));
+    uint64_t old = file->attr.size,
+             keep = DIV_ROUND_UP(size, record_size(file));
     struct tree_key from = tree_key(file->ino, TREE_RECORD, keep, 0);
     struct writing w = {.size = size};
     int64_t removed = 0;
@@ -548,12 +548,11 @@ data_set_size(struct file *file, uint64_t size, const struct file_setattr *set)
             error = was_present(file, index, &present);
             if (!error && present) {
                 w.n = 1;
-                error = plan_record(
-                    file, index, NULL, in,
-                    index || size > TREE_INLINE_MAX
-                        ? record_len(file, index, old) - in
-                        : 0,
-                    size, &w.needs, &w.plans[0]);
+                error = plan_record(file, index, NULL, in,
+                                    index || size > TREE_INLINE_MAX
+                                        ? record_len(file, index, old) - in
+                                        : 0,
+                                    size, &w.needs, &w.plans[0]);
             }
         }
     }
@@ -577,9 +576,8 @@ zero_part(struct file *file, uint64_t from, uint64_t to)
         return 0;
     }
     error = was_present(file, index, &present);
-    return error || !present
-               ? error
-               : write_some(file, NULL, to - from, from, 0);
+    return error || !present ? error
+                             : write_some(file, NULL, to - from, from, 0);
 }
 
 /* Removes the records [first, end). */
@@ -594,8 +592,8 @@ remove_records(struct file *file, uint64_t first, uint64_t end)
 
     error = sum_stored(file, first, end, &removed);
     if (!error) {
-        error = edge_begin(branch,
-                           EDGE_RANGE_MAX + EDGE_PUT_MAX(TREE_ATTR_MAX));
+        error =
+            edge_begin(branch, EDGE_RANGE_MAX + EDGE_PUT_MAX(TREE_ATTR_MAX));
     }
     if (error) {
         return error;
@@ -630,8 +628,8 @@ file_punch(struct file *file, uint64_t offset, uint64_t size)
     }
     rs = record_size(file);
     if (offset < file->attr.size && size) {
-        end = size > file->attr.size - offset ? file->attr.size
-                                              : offset + size;
+        end =
+            size > file->attr.size - offset ? file->attr.size : offset + size;
         first = DIV_ROUND_UP(offset, rs);
         /* The end of the file counts as the end of its last record. */
         last = end == file->attr.size ? DIV_ROUND_UP(end, rs) : end / rs;

@@ -45,8 +45,8 @@ xattr_find(struct file *file, const char *name, size_t len,
             unused = MIN(unused, cookie);
             continue;
         }
-        if (!error && tree_xattr_decode(value->data, value->size, &n, &n_len,
-                                        content)) {
+        if (!error &&
+            tree_xattr_decode(value->data, value->size, &n, &n_len, content)) {
             error = EIO;
         }
         if (error) {
@@ -80,8 +80,8 @@ file_getxattr(struct file *file, const char *name, size_t name_len, void *buf,
         if (size < content.size) {
             return ERANGE;
         }
-        error = content_read(file->branch->cat, &content, buf, 0,
-                             content.size);
+        error =
+            content_read(file->branch->cat, &content, buf, 0, content.size);
     }
     if (!error) {
         *ret_size = content.size;

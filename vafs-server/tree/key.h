@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Keys of a tree: (inode, kind, subkey), ordered as bytes.
  *
- * On disk a key is 7 bytes big-endian, inode (48 bits) and kind (8 bits), and a
- * subkey of 0, 8 or 16 bytes, also big-endian; a kind always has the same
+ * On disk a key is 7 bytes big-endian, inode (48 bits) and kind (8 bits), and
+ * a subkey of 0, 8 or 16 bytes, also big-endian; a kind always has the same
  * length of subkey.  In memory it is three integers, which compare in the same
  * order. */
 

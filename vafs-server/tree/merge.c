@@ -27,7 +27,7 @@
 /* Cells that wait for being made a node at one level. */
 struct pile {
     unsigned int n;
-    size_t size;                  /* Bytes of a node of all of them. */
+    size_t size;                    /* Bytes of a node of all of them. */
     uint16_t start[PILE_CELLS + 1]; /* Of each cell in 'bytes'. */
     uint8_t bytes[PILE_MAX + 2 * CELL_MAX];
     struct store_id hint; /* The old node that was opened last here. */
@@ -48,8 +48,8 @@ struct merge {
     struct pile *pile[TREE_LEVELS];
 };
 
-static int add_cell(struct merge *, unsigned int level, const struct tree_key *,
-                    const void *value, size_t size);
+static int add_cell(struct merge *, unsigned int level,
+                    const struct tree_key *, const void *value, size_t size);
 
 static struct pile *
 get_pile(struct merge *m, unsigned int level)
@@ -86,7 +86,9 @@ put_node(struct merge *m, unsigned int level, unsigned int n,
     size_t bytes = pile->start[n];
     size_t size = NODE_HEADER + 2 * n + bytes;
     struct store_put put = {
-        .data = node, .size = size, .kind = STORE_NODE,
+        .data = node,
+        .size = size,
+        .kind = STORE_NODE,
         .format = TREE_NODE_FORMAT,
         .base = store_id_is_zero(&pile->hint) ? NULL : &pile->hint,
     };
@@ -211,7 +213,8 @@ open_node(struct merge *m, const struct store_id *id, unsigned int level,
     return error;
 }
 
-/* Enters the unchanged old node 'id' of 'level', whose cells begin at 'key'. */
+/* Enters the unchanged old node 'id' of 'level', whose cells begin at 'key'.
+ */
 static int
 add_subtree(struct merge *m, unsigned int level, const struct tree_key *key,
             const struct store_id *id)
@@ -290,8 +293,7 @@ add_points(struct merge *m, const struct tree_key *hi)
 {
     int error = 0;
 
-    while (!error && !m->points_end &&
-           (!hi || tree_key_less(&m->point, hi))) {
+    while (!error && !m->points_end && (!hi || tree_key_less(&m->point, hi))) {
         if (m->value) {
             error = add_cell(m, 0, &m->point, m->value, m->value_size);
         }
@@ -365,8 +367,8 @@ merge_node(struct merge *m, const struct store_id *id, unsigned int level,
         if (!error && i + 1 < n) {
             size_t next_size;
 
-            error = tree_node_cell(node, i + 1, &next, &next_value,
-                                   &next_size);
+            error =
+                tree_node_cell(node, i + 1, &next, &next_value, &next_size);
             chi = &next;
         }
         if (!error && size != sizeof child) {
@@ -440,8 +442,8 @@ tree_merge(const struct tree *base, const struct tree_changes *changes,
            struct tree_merge_stats *stats)
 {
     static const struct tree_key start = {0, 0, 0};
-    struct merge m = {.base = base, .changes = changes, .needs = needs,
-                      .stats = stats};
+    struct merge m = {
+        .base = base, .changes = changes, .needs = needs, .stats = stats};
     struct store_id root;
     unsigned int height;
     int error;

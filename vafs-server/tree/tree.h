@@ -20,10 +20,10 @@
  *          8    2n  offset of each cell from the start of the node
  *       8+2n        cells, in key order, without gaps
  *
- * A cell is a byte with the key's length, the key (key.h), and the value, which
- * extends to the next cell.  In an inner node the value is the 32-byte id of
- * the child that holds the keys from this key on up to the next cell's; the
- * first cell's key is a lower bound of the whole node's at the time it was
+ * A cell is a byte with the key's length, the key (key.h), and the value,
+ * which extends to the next cell.  In an inner node the value is the 32-byte
+ * id of the child that holds the keys from this key on up to the next cell's;
+ * the first cell's key is a lower bound of the whole node's at the time it was
  * made, smaller keys inserted later go there too.
  *
  * A leaf's values are at most TREE_VALUE_MAX bytes, so at least three fit.
@@ -149,9 +149,9 @@ int tree_node_get(struct store *, const struct store_id *, int level,
                   struct object **ret) NODISCARD;
 
 /* Cell 'i' of 'node'; EBADMSG. */
-int tree_node_cell(const struct object *node, unsigned int i,
-                   struct tree_key *key, const uint8_t **value,
-                   size_t *size) NODISCARD;
+int
+tree_node_cell(const struct object *node, unsigned int i, struct tree_key *key,
+               const uint8_t **value, size_t *size) NODISCARD;
 
 /* Why 'node' is malformed, or NULL. */
 const char *tree_node_check(const struct object *node);

@@ -336,13 +336,15 @@ tree_version_put(struct store *store, const struct tree_version *v,
                  struct store_needs *needs, struct store_id *ret)
 {
     const uint64_t field[11] = {
-        v->branch,   v->sequence, v->time,       v->cause,
-        v->n_inodes, v->stored,   v->root_ino,   v->max_ino,
+        v->branch,     v->sequence,   v->time,     v->cause,
+        v->n_inodes,   v->stored,     v->root_ino, v->max_ino,
         v->lineage[0], v->lineage[1], 0,
     };
     uint8_t data[TREE_VERSION_SIZE];
     struct store_put put = {
-        .data = data, .size = sizeof data, .kind = STORE_VERSION,
+        .data = data,
+        .size = sizeof data,
+        .kind = STORE_VERSION,
         .format = TREE_VERSION_FORMAT,
     };
     int error;

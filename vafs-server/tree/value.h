@@ -9,18 +9,15 @@
  *          lowest, one varint.  Bits are enum tree_attr_field; a field that is
  *          absent has its default, and one that has its default is absent.
  *          Fields of unknown bits are kept when a value is changed.
- * RECORD   byte 0, content (up to TREE_INLINE_MAX bytes); or byte 1, 32-byte id
- *          of a data object, varint size of it.  Content ends where the file
- *          ends; what is missing before that is zeros.
- * LINK     nothing.
- * XATTR    varint size of name, name; then as RECORD.  The key's subkey is the
- *          SipHash of the name in its upper 55 bits of 63, as for entries.
- * ENTRY    format byte 1; type (DT_*); varint inode; varint since; name.
- * ORPHAN   nothing.
- * BRANCH   format byte 1; varints: flags 0, root inode, head's sequence; the
- *          head's 32-byte id; the name.
- * VERSION  format byte 1; varints: time, cause, inodes, stored size; id.
- * COUNTER  varint. */
+ * RECORD   byte 0, content (up to TREE_INLINE_MAX bytes); or byte 1, 32-byte
+ * id of a data object, varint size of it.  Content ends where the file ends;
+ * what is missing before that is zeros. LINK     nothing. XATTR    varint size
+ * of name, name; then as RECORD.  The key's subkey is the SipHash of the name
+ * in its upper 55 bits of 63, as for entries. ENTRY    format byte 1; type
+ * (DT_*); varint inode; varint since; name. ORPHAN   nothing. BRANCH   format
+ * byte 1; varints: flags 0, root inode, head's sequence; the head's 32-byte
+ * id; the name. VERSION  format byte 1; varints: time, cause, inodes, stored
+ * size; id. COUNTER  varint. */
 
 #ifndef VAFS_TREE_VALUE_H
 #define VAFS_TREE_VALUE_H 1
@@ -90,7 +87,7 @@ struct tree_attr {
     uint8_t unknown[TREE_ATTR_UNKNOWN_MAX];
 };
 
-#define TREE_ATTR_MAX                                                          \
+#define TREE_ATTR_MAX \
     (1 + VARINT_MAX + TREE_A_N_KNOWN * VARINT_MAX + TREE_ATTR_UNKNOWN_MAX)
 
 /* Returns the number of bytes. */
@@ -107,14 +104,14 @@ struct tree_entry {
 
 #define TREE_ENTRY_MAX (2 + 2 * VARINT_MAX + TREE_NAME_MAX)
 
-size_t tree_entry_encode(const struct tree_entry *,
-                         uint8_t out[TREE_ENTRY_MAX]);
+size_t
+tree_entry_encode(const struct tree_entry *, uint8_t out[TREE_ENTRY_MAX]);
 int tree_entry_decode(const void *, size_t, struct tree_entry *) NODISCARD;
 
 /* Content: inline or by reference. */
 struct tree_content {
     bool inlined;
-    struct store_id id; /* If not inlined. */
+    struct store_id id;  /* If not inlined. */
     const uint8_t *data; /* If inlined; points into the value. */
     size_t size;
 };
@@ -125,8 +122,7 @@ struct tree_content {
 size_t tree_content_encode(const struct tree_content *, uint8_t *out);
 int tree_content_decode(const void *, size_t, struct tree_content *) NODISCARD;
 
-#define TREE_XATTR_MAX                                                         \
-    (VARINT_MAX + TREE_NAME_MAX + 1 + TREE_XATTR_INLINE_MAX)
+#define TREE_XATTR_MAX (VARINT_MAX + TREE_NAME_MAX + 1 + TREE_XATTR_INLINE_MAX)
 
 size_t tree_xattr_encode(const char *name, size_t name_len,
                          const struct tree_content *, uint8_t *out);
@@ -157,8 +153,8 @@ struct tree_version_entry {
 
 #define TREE_VERSION_ENTRY_MAX (1 + 4 * VARINT_MAX + 32)
 
-size_t tree_version_entry_encode(const struct tree_version_entry *,
-                                 uint8_t *out);
+size_t
+tree_version_entry_encode(const struct tree_version_entry *, uint8_t *out);
 int tree_version_entry_decode(const void *, size_t,
                               struct tree_version_entry *) NODISCARD;
 
