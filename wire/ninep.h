@@ -167,8 +167,7 @@
 #define NINEP_SETATTR_ATIME 0x00000010u
 #define NINEP_SETATTR_MTIME 0x00000020u
 #define NINEP_SETATTR_CTIME 0x00000040u
-#define NINEP_SETATTR_ATIME_SET 0x00000080u /* Client's time; else server's. \
-                                             */
+#define NINEP_SETATTR_ATIME_SET 0x00000080u /* Client's; else server's. */
 #define NINEP_SETATTR_MTIME_SET 0x00000100u
 
 /* Tunlinkat: the server's AT_REMOVEDIR, whatever the client's is. */

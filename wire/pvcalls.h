@@ -165,7 +165,7 @@ struct pvcalls_indexes {
 #define PVCALLS_FEATURE_QUIET "feature-quiet"
 #define PVCALLS_FEATURE_HALF_CLOSE "feature-half-close"
 
-#define PVCALLS_ASSERT_AT(T, F, OFS)                                          \
+#define PVCALLS_ASSERT_AT(T, F, OFS) \
     _Static_assert(__builtin_offsetof(T, F) == (OFS), #T "." #F " at " #OFS)
 
 _Static_assert(sizeof(struct pvcalls_request) == 64, "request is 64 bytes");
@@ -177,8 +177,8 @@ _Static_assert(PVCALLS_SLOT_WORDS * 8 == sizeof(struct pvcalls_request),
                "a slot holds a request");
 _Static_assert(PVCALLS_RESPONSE_WORDS * 8 == sizeof(struct pvcalls_response),
                "words of a response");
-_Static_assert((1u << PVCALLS_MAX_ORDER)
-                   <= (PVCALLS_PAGE_SIZE - 132) / sizeof(struct ring_u32),
+_Static_assert((1u << PVCALLS_MAX_ORDER) <=
+                   (PVCALLS_PAGE_SIZE - 132) / sizeof(struct ring_u32),
                "the references of the largest ring fit");
 
 PVCALLS_ASSERT_AT(struct pvcalls_request, req_id, 0);
