@@ -153,7 +153,8 @@ static int xl_counters_get(char *buf, const struct kernel_param *kp)
 	for (i = 0; i < XL_N_COUNTERS; i++) {
 		unsigned long sum = 0;
 
-		for_each_possible_cpu(cpu) sum += per_cpu(xl_counters, cpu)[i];
+		for_each_possible_cpu(cpu)
+			sum += per_cpu(xl_counters, cpu)[i];
 		len += scnprintf(buf + len, PAGE_SIZE - len, "%s %lu\n",
 				 name[i], sum);
 	}

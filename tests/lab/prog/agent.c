@@ -27,8 +27,8 @@
 struct job {
     struct libxenvchan *vchan;
     pid_t pid;
-    int to_stdin;               /* -1 when closed. */
-    int from[2];                /* Standard output, standard error. */
+    int to_stdin; /* -1 when closed. */
+    int from[2];  /* Standard output, standard error. */
     bool exited;
     int status;
 };
@@ -37,8 +37,8 @@ struct job {
 static void
 vchan_pause(struct libxenvchan *vchan, int ms)
 {
-    struct pollfd pfd = {
-        .fd = libxenvchan_fd_for_select(vchan), .events = POLLIN };
+    struct pollfd pfd = {.fd = libxenvchan_fd_for_select(vchan),
+                         .events = POLLIN};
 
     if (poll(&pfd, 1, ms) > 0) {
         libxenvchan_wait(vchan);
@@ -73,10 +73,10 @@ static bool
 send_frame(struct libxenvchan *vchan, enum channel_type type, void *data,
            size_t size)
 {
-    struct channel_header header = { .length = size, .type = type };
+    struct channel_header header = {.length = size, .type = type};
 
-    return vchan_move(vchan, &header, sizeof header, true)
-        && vchan_move(vchan, data, size, true);
+    return vchan_move(vchan, &header, sizeof header, true) &&
+           vchan_move(vchan, data, size, true);
 }
 
 static bool
@@ -123,9 +123,9 @@ take_input(struct job *job)
     struct channel_header header;
 
     while (libxenvchan_data_ready(job->vchan) >= (int) sizeof header) {
-        if (!vchan_move(job->vchan, &header, sizeof header, false)
-            || header.length > sizeof buf
-            || !vchan_move(job->vchan, buf, header.length, false)) {
+        if (!vchan_move(job->vchan, &header, sizeof header, false) ||
+            header.length > sizeof buf ||
+            !vchan_move(job->vchan, buf, header.length, false)) {
             return false;
         }
         if (header.type != CHANNEL_STDIN || job->to_stdin < 0) {
@@ -135,7 +135,7 @@ take_input(struct job *job)
             close(job->to_stdin);
             job->to_stdin = -1;
         }
-        for (size_t ofs = 0; ofs < header.length; ) {
+        for (size_t ofs = 0; ofs < header.length;) {
             ssize_t n = write(job->to_stdin, buf + ofs, header.length - ofs);
 
             if (n <= 0) {
@@ -162,8 +162,8 @@ take_output(struct job *job, bool *ret_more)
 
             if (n > 0) {
                 *ret_more = true;
-                if (!send_frame(job->vchan, i ? CHANNEL_STDERR
-                                              : CHANNEL_STDOUT, buf, n)) {
+                if (!send_frame(job->vchan,
+                                i ? CHANNEL_STDERR : CHANNEL_STDOUT, buf, n)) {
                     return false;
                 }
             } else if (!n || errno != EAGAIN) {
@@ -180,9 +180,9 @@ run_job(struct job *job)
 {
     while (!job->exited || job->from[0] >= 0 || job->from[1] >= 0) {
         struct pollfd pfds[3] = {
-            { .fd = libxenvchan_fd_for_select(job->vchan), .events = POLLIN },
-            { .fd = job->from[0], .events = POLLIN },
-            { .fd = job->from[1], .events = POLLIN },
+            {.fd = libxenvchan_fd_for_select(job->vchan), .events = POLLIN},
+            {.fd = job->from[0], .events = POLLIN},
+            {.fd = job->from[1], .events = POLLIN},
         };
         bool more;
         int status;
@@ -215,12 +215,12 @@ static void
 serve(struct libxenvchan *vchan)
 {
     static char command[CHANNEL_MAX_PAYLOAD + 1];
-    struct job job = { .vchan = vchan, .to_stdin = -1, .from = { -1, -1 } };
+    struct job job = {.vchan = vchan, .to_stdin = -1, .from = {-1, -1}};
     struct channel_header header;
 
-    if (!vchan_move(vchan, &header, sizeof header, false)
-        || header.type != CHANNEL_COMMAND || header.length >= sizeof command
-        || !vchan_move(vchan, command, header.length, false)) {
+    if (!vchan_move(vchan, &header, sizeof header, false) ||
+        header.type != CHANNEL_COMMAND || header.length >= sizeof command ||
+        !vchan_move(vchan, command, header.length, false)) {
         return;
     }
     command[header.length] = '\0';
@@ -251,7 +251,7 @@ serve_slot(int slot)
 {
     struct xs_handle *xs = NULL;
 
-    for (unsigned int generation = getpid(); ; generation++) {
+    for (unsigned int generation = getpid();; generation++) {
         struct libxenvchan *vchan;
         char path[64], node[64], value[16];
 
@@ -262,7 +262,8 @@ serve_slot(int slot)
         snprintf(node, sizeof node, "data/lab/%d", slot);
         snprintf(value, sizeof value, "%u", generation);
         vchan = xs ? libxenvchan_server_init(NULL, 0, path, CHANNEL_RING,
-                                             CHANNEL_RING) : NULL;
+                                             CHANNEL_RING)
+                   : NULL;
         if (!vchan || !xs_write(xs, XBT_NULL, node, value, strlen(value))) {
             fprintf(stderr, "agent: no channel %s: %s\n", path,
                     strerror(errno));

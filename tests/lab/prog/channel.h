@@ -19,15 +19,15 @@
 #define CHANNEL_MAX_PAYLOAD 65536
 
 enum channel_type {
-    CHANNEL_COMMAND = 'C',      /* To the agent: text for /bin/sh -c. */
-    CHANNEL_STDIN = 'I',        /* To the agent; empty means end of file. */
+    CHANNEL_COMMAND = 'C', /* To the agent: text for /bin/sh -c. */
+    CHANNEL_STDIN = 'I',   /* To the agent; empty means end of file. */
     CHANNEL_STDOUT = 'O',
     CHANNEL_STDERR = 'E',
-    CHANNEL_EXIT = 'X',         /* One int32_t: status, 128 + signal. */
+    CHANNEL_EXIT = 'X', /* One int32_t: status, 128 + signal. */
 };
 
 struct channel_header {
-    uint32_t length;            /* Of what follows. */
+    uint32_t length; /* Of what follows. */
     uint32_t type;
 };
 

@@ -5,7 +5,8 @@
  * Runs in dom0: has the agent of domain DOMID run COMMAND by its /bin/sh,
  * copies its output, and ends with its exit status.  -i sends standard input
  * along.  -t ends with 124 after that many seconds (default 60), also when the
- * domain or its agent never answers; 125 means that there is no such domain. */
+ * domain or its agent never answers; 125 means that there is no such domain.
+ */
 
 #include "channel.h"
 
@@ -65,8 +66,8 @@ check_domain(void)
 static void
 vchan_pause(struct libxenvchan *vchan, int ms)
 {
-    struct pollfd pfd = {
-        .fd = libxenvchan_fd_for_select(vchan), .events = POLLIN };
+    struct pollfd pfd = {.fd = libxenvchan_fd_for_select(vchan),
+                         .events = POLLIN};
 
     if (poll(&pfd, 1, ms) > 0) {
         libxenvchan_wait(vchan);
@@ -101,7 +102,7 @@ static void
 send_frame(struct libxenvchan *vchan, enum channel_type type, void *data,
            size_t size)
 {
-    struct channel_header header = { .length = size, .type = type };
+    struct channel_header header = {.length = size, .type = type};
 
     vchan_move(vchan, &header, sizeof header, true);
     vchan_move(vchan, data, size, true);
@@ -210,9 +211,9 @@ main(int argc, char **argv)
     }
     for (;;) {
         struct pollfd pfds[2] = {
-            { .fd = libxenvchan_fd_for_select(vchan), .events = POLLIN },
-            { .fd = input && libxenvchan_buffer_space(vchan) > 8192 ? 0 : -1,
-              .events = POLLIN },
+            {.fd = libxenvchan_fd_for_select(vchan), .events = POLLIN},
+            {.fd = input && libxenvchan_buffer_space(vchan) > 8192 ? 0 : -1,
+             .events = POLLIN},
         };
         struct channel_header header;
 

@@ -260,22 +260,14 @@ static const struct scenario {
     const char *name;
     void (*run)(const struct pvcalls_request *req);
 } scenarios[] = {
-    {"stray", evil_stray},
-    {"twice", evil_twice},
-    {"command", evil_command},
-    {"socket", evil_socket},
-    {"rsp-prod", evil_rsp_prod},
-    {"positive", evil_positive},
-    {"restart", evil_restart},
-    {"notsupp", evil_notsupp},
-    {"in-prod", evil_in_prod},
-    {"out-cons", evil_out_cons},
-    {"in-error", evil_in_error},
-    {"in-error-kernel", evil_in_error_kernel},
-    {"geometry", evil_geometry},
-    {"flutter", evil_flutter},
-    {"storm", evil_storm},
-    {"silent", evil_silent},
+    {"stray", evil_stray},       {"twice", evil_twice},
+    {"command", evil_command},   {"socket", evil_socket},
+    {"rsp-prod", evil_rsp_prod}, {"positive", evil_positive},
+    {"restart", evil_restart},   {"notsupp", evil_notsupp},
+    {"in-prod", evil_in_prod},   {"out-cons", evil_out_cons},
+    {"in-error", evil_in_error}, {"in-error-kernel", evil_in_error_kernel},
+    {"geometry", evil_geometry}, {"flutter", evil_flutter},
+    {"storm", evil_storm},       {"silent", evil_silent},
 };
 #define N_SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
@@ -349,8 +341,8 @@ backend(const struct scenario *s)
                 respond(&req, 0);
             }
         }
-        if (read_number(front, "state") >= 5 || (done
-            && read_number(front, "state") == 1)) {
+        if (read_number(front, "state") >= 5 ||
+            (done && read_number(front, "state") == 1)) {
             break;
         }
         usleep(2000);

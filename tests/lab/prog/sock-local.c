@@ -139,8 +139,7 @@ test_epoll_before_connect(void)
     CHECK(!epoll_ctl(ep, EPOLL_CTL_ADD, a, &ev));
     CHECK(epoll_wait(ep, &ev, 1, 0) == 1);
     CHECK(ev.events & EPOLLHUP);
-    CHECK(!try_connect(a, "127.0.0.1", local_port(l)) ||
-          errno == EINPROGRESS);
+    CHECK(!try_connect(a, "127.0.0.1", local_port(l)) || errno == EINPROGRESS);
     CHECK(epoll_wait(ep, &ev, 1, 1000) == 1);
     CHECK(ev.events & EPOLLOUT);
     b = accept(l, NULL, NULL);

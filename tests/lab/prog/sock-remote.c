@@ -163,8 +163,8 @@ test_epoll_before_connect(void)
 {
     int port, l = remote_listener(&port), a = tcp_socket(SOCK_NONBLOCK), b;
     int ep = epoll_create1(0);
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLET
-                                       | EPOLLRDHUP};
+    struct epoll_event ev = {.events =
+                                 EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP};
 
     CHECK(!epoll_ctl(ep, EPOLL_CTL_ADD, a, &ev));
     CHECK(epoll_wait(ep, &ev, 1, 0) == 1);
@@ -371,8 +371,8 @@ test_close_unsent(void)
     }
     pair(&a, &b);
     CHECK(!fcntl(a, F_SETFL, O_NONBLOCK));
-    while (total < 60 * sizeof big
-           && (n = send(a, big + total % 65536, 65536, 0)) > 0) {
+    while (total < 60 * sizeof big &&
+           (n = send(a, big + total % 65536, 65536, 0)) > 0) {
         total += n;
     }
     close(a);

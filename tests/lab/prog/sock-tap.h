@@ -42,23 +42,23 @@ fail(const char *format, ...)
     longjmp(tap_out, 1);
 }
 
-#define CHECK(COND)                                                           \
-    do {                                                                      \
-        if (!(COND)) {                                                        \
-            fail("line %d: %s (errno %d: %s)", __LINE__, #COND, errno,        \
-                 strerror(errno));                                            \
-        }                                                                     \
+#define CHECK(COND)                                                    \
+    do {                                                               \
+        if (!(COND)) {                                                 \
+            fail("line %d: %s (errno %d: %s)", __LINE__, #COND, errno, \
+                 strerror(errno));                                     \
+        }                                                              \
     } while (0)
 
 /* 'CALL' must fail with errno 'ERR'. */
-#define CHECK_ERR(CALL, ERR)                                                  \
-    do {                                                                      \
-        errno = 0;                                                            \
-        long r_ = (CALL);                                                     \
-        if (r_ != -1 || errno != (ERR)) {                                     \
-            fail("line %d: %s = %ld, errno %d (%s), expected %s", __LINE__,   \
-                 #CALL, r_, errno, strerror(errno), #ERR);                    \
-        }                                                                     \
+#define CHECK_ERR(CALL, ERR)                                                \
+    do {                                                                    \
+        errno = 0;                                                          \
+        long r_ = (CALL);                                                   \
+        if (r_ != -1 || errno != (ERR)) {                                   \
+            fail("line %d: %s = %ld, errno %d (%s), expected %s", __LINE__, \
+                 #CALL, r_, errno, strerror(errno), #ERR);                  \
+        }                                                                   \
     } while (0)
 
 /* Runs the cases whose names contain 'filter' (NULL: all); returns the exit

@@ -39,15 +39,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHECK(COND, ...)                                                      \
-    do {                                                                      \
-        if (!(COND)) {                                                        \
-            int error__ = errno;                                              \
-            printf("FAILED at line %d: ", __LINE__);                          \
-            printf(__VA_ARGS__);                                              \
-            printf(" (errno %d, %s)\n", error__, strerror(error__));          \
-            exit(1);                                                          \
-        }                                                                     \
+#define CHECK(COND, ...)                                             \
+    do {                                                             \
+        if (!(COND)) {                                               \
+            int error__ = errno;                                     \
+            printf("FAILED at line %d: ", __LINE__);                 \
+            printf(__VA_ARGS__);                                     \
+            printf(" (errno %d, %s)\n", error__, strerror(error__)); \
+            exit(1);                                                 \
+        }                                                            \
     } while (0)
 
 static uint64_t
@@ -81,7 +81,7 @@ pattern(uint64_t offset)
 static struct sockaddr_in
 address(const char *host, const char *port)
 {
-    struct sockaddr_in sin = { .sin_family = AF_INET };
+    struct sockaddr_in sin = {.sin_family = AF_INET};
 
     sin.sin_port = htons(atoi(port));
     CHECK(inet_pton(AF_INET, host, &sin.sin_addr) == 1, "bad address");
@@ -152,7 +152,7 @@ say_line(int fd, const char *format, long long arg)
 static void
 reset_on_close(int fd)
 {
-    struct linger linger = { .l_onoff = 1, .l_linger = 0 };
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
 
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 }
@@ -161,7 +161,7 @@ reset_on_close(int fd)
 static bool
 send_pattern(int fd, uint64_t size)
 {
-    for (uint64_t done = 0; done < size; ) {
+    for (uint64_t done = 0; done < size;) {
         size_t n = size - done < 65536 ? size - done : 65536;
         ssize_t sent = send(fd, pattern(done), n, MSG_NOSIGNAL);
 
@@ -181,7 +181,7 @@ recv_pattern(int fd, uint64_t size, uint64_t offset)
 {
     static __thread unsigned char buf[65536];
 
-    for (uint64_t done = 0; done < size; ) {
+    for (uint64_t done = 0; done < size;) {
         size_t want = size - done < sizeof buf ? size - done : sizeof buf;
         ssize_t n = recv(fd, buf, want, 0);
 
@@ -216,8 +216,8 @@ server_connection(void *arg)
     int one = 1;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    while (n < sizeof line - 1 && recv(fd, line + n, 1, 0) == 1
-           && line[n] != '\n') {
+    while (n < sizeof line - 1 && recv(fd, line + n, 1, 0) == 1 &&
+           line[n] != '\n') {
         n++;
     }
     line[n] = '\0';
@@ -247,8 +247,7 @@ server_connection(void *arg)
     } else if (!strcmp(line, "PINGPONG")) {
         ssize_t got;
 
-        while ((got = recv(fd, buf, 4096, 0)) > 0
-               && write_all(fd, buf, got)) {
+        while ((got = recv(fd, buf, 4096, 0)) > 0 && write_all(fd, buf, got)) {
             continue;
         }
     }
@@ -337,14 +336,14 @@ cmd_many(char **argv)
     uint64_t start = now_ns();
 
     for (int i = 0; i < count; i++) {
-        struct epoll_event event = {
-            .events = EPOLLOUT, .data.u32 = i };
+        struct epoll_event event = {.events = EPOLLOUT, .data.u32 = i};
         int fd = streams[i].fd = tcp_socket(SOCK_NONBLOCK);
 
         /* Before connect, as some event loops do it. */
         CHECK(!epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
-        CHECK(!connect(fd, (struct sockaddr *) &sin, sizeof sin)
-              || errno == EINPROGRESS, "connect %d", i);
+        CHECK(!connect(fd, (struct sockaddr *) &sin, sizeof sin) ||
+                  errno == EINPROGRESS,
+              "connect %d", i);
     }
     while (done < count) {
         int n = epoll_wait(epoll, events, 64, 60000);
@@ -384,8 +383,7 @@ cmd_many(char **argv)
             if (connected < count) {
                 continue;
             }
-            if (s->received < size
-                && stream_step(s, size, events[i].events)) {
+            if (s->received < size && stream_step(s, size, events[i].events)) {
                 epoll_ctl(epoll, EPOLL_CTL_DEL, s->fd, NULL);
                 done++;
             } else if (s->sent == size) {
@@ -411,12 +409,13 @@ cmd_refused(char **argv)
 {
     struct sockaddr_in sin = address(argv[0], argv[1]);
     int fd = tcp_socket(0);
-    struct pollfd pfd = { .events = POLLOUT };
+    struct pollfd pfd = {.events = POLLOUT};
     socklen_t len = sizeof(int);
     int error = 0;
 
-    CHECK(connect(fd, (struct sockaddr *) &sin, sizeof sin) == -1
-          && errno == ECONNREFUSED, "blocking connect: not ECONNREFUSED");
+    CHECK(connect(fd, (struct sockaddr *) &sin, sizeof sin) == -1 &&
+              errno == ECONNREFUSED,
+          "blocking connect: not ECONNREFUSED");
     close(fd);
 
     fd = tcp_socket(SOCK_NONBLOCK);
@@ -495,15 +494,16 @@ cmd_silent(char **argv)
 {
     struct sockaddr_in sin = address(argv[2], "80");
     double before = echo_rate(argv[0], argv[1], 4);
-    struct pollfd pfd = { .events = POLLOUT };
+    struct pollfd pfd = {.events = POLLOUT};
     int fds[8];
     double during;
     pid_t pid;
 
     for (int i = 0; i < 8; i++) {
         fds[i] = tcp_socket(SOCK_NONBLOCK);
-        CHECK(connect(fds[i], (struct sockaddr *) &sin, sizeof sin) == -1
-              && errno == EINPROGRESS, "silent connect");
+        CHECK(connect(fds[i], (struct sockaddr *) &sin, sizeof sin) == -1 &&
+                  errno == EINPROGRESS,
+              "silent connect");
     }
     pid = fork();
     if (!pid) {
@@ -578,7 +578,7 @@ cmd_visit(char **argv)
 
     for (int i = 0; i < count; i++) {
         int n = first + (i * 7 + 3) % count;
-        struct timeval tv = { .tv_sec = 30 };
+        struct timeval tv = {.tv_sec = 30};
         char port[16], line[16];
         ssize_t got;
         int fd;
@@ -618,8 +618,9 @@ cmd_endings(char **argv)
     CHECK(recv(fd, buf, 3, MSG_WAITALL) == 3, "bye");
     n = recv(fd, buf, sizeof buf, 0);
     CHECK(n == -1 && errno == ECONNRESET, "reset gives %zd", n);
-    CHECK(send(fd, buf, 1, MSG_NOSIGNAL) == -1
-          && (errno == EPIPE || errno == ECONNRESET), "send after a reset");
+    CHECK(send(fd, buf, 1, MSG_NOSIGNAL) == -1 &&
+              (errno == EPIPE || errno == ECONNRESET),
+          "send after a reset");
     close(fd);
     puts("end and reset told apart");
     return 0;
@@ -634,9 +635,9 @@ on_alarm(int sig)
 static int
 cmd_basics(char **argv)
 {
-    struct sigaction action = { .sa_handler = on_alarm };
-    struct timeval tv = { .tv_usec = 200000 };
-    struct pollfd pfd = { .events = POLLIN };
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct timeval tv = {.tv_usec = 200000};
+    struct pollfd pfd = {.events = POLLIN};
     struct sockaddr_in sin;
     socklen_t len = sizeof sin;
     uint64_t start;
@@ -645,8 +646,9 @@ cmd_basics(char **argv)
     pid_t pid;
 
     fd = tcp_connect(argv[0], argv[1]);
-    CHECK(!getpeername(fd, (struct sockaddr *) &sin, &len)
-          && sin.sin_port == htons(atoi(argv[1])), "getpeername");
+    CHECK(!getpeername(fd, (struct sockaddr *) &sin, &len) &&
+              sin.sin_port == htons(atoi(argv[1])),
+          "getpeername");
     value = 1;
     CHECK(!setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value),
           "TCP_NODELAY");
@@ -670,8 +672,9 @@ cmd_basics(char **argv)
     CHECK(poll(&pfd, 1, 20000) == 1 && pfd.revents & POLLIN, "poll");
     CHECK(recv(fd, buf, 5, MSG_PEEK) == 5 && !memcmp(buf, "abcde", 5),
           "MSG_PEEK");
-    CHECK(recv(fd, buf, 13, MSG_WAITALL) == 13
-          && !memcmp(buf, "abcdefghijklm", 13), "MSG_WAITALL");
+    CHECK(recv(fd, buf, 13, MSG_WAITALL) == 13 &&
+              !memcmp(buf, "abcdefghijklm", 13),
+          "MSG_WAITALL");
     CHECK(!ioctl(fd, FIONREAD, &value) && value == 0, "FIONREAD %d", value);
 
     /* Another process and another descriptor of the same stream. */
@@ -683,8 +686,9 @@ cmd_basics(char **argv)
     }
     CHECK(waitpid(pid, &status, 0) == pid && !status, "child");
     CHECK(read(other, buf, 4) == 4 && !memcmp(buf, "nopq", 4), "read");
-    CHECK(recv(other, buf, 9, MSG_WAITALL) == 9
-          && !memcmp(buf, "rstuvwxyz", 9), "rest");
+    CHECK(recv(other, buf, 9, MSG_WAITALL) == 9 &&
+              !memcmp(buf, "rstuvwxyz", 9),
+          "rest");
     CHECK(recv(other, buf, 1, 0) == 0, "end");
     close(other);
 
@@ -696,8 +700,9 @@ cmd_basics(char **argv)
     close(fd);
 
     fd = tcp_socket(0);
-    CHECK(send(fd, "x", 1, MSG_NOSIGNAL) == -1
-          && (errno == ENOTCONN || errno == EPIPE), "send, not connected");
+    CHECK(send(fd, "x", 1, MSG_NOSIGNAL) == -1 &&
+              (errno == ENOTCONN || errno == EPIPE),
+          "send, not connected");
     CHECK(recv(fd, buf, 1, MSG_DONTWAIT) == -1 && errno == ENOTCONN,
           "recv, not connected");
     close(fd);
@@ -710,13 +715,13 @@ cmd_basics(char **argv)
 static int
 cmd_halt(char **argv)
 {
-    struct sigaction action = { .sa_handler = on_alarm };
+    struct sigaction action = {.sa_handler = on_alarm};
     int fd = tcp_connect(argv[0], argv[1]);
     uint64_t total = 0;
     ssize_t n;
 
     say_line(fd, "HALT\n", 0);
-    for (int idle = 0; idle < 10; ) {
+    for (int idle = 0; idle < 10;) {
         n = send(fd, pattern(0), 65536, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0) {
             CHECK(errno == EAGAIN, "send");
@@ -778,7 +783,7 @@ cmd_both(char **argv)
         _exit(0);
     }
     for (int i = 0; i < 2; i++) {
-        struct pollfd pfd = { .fd = listener, .events = POLLIN };
+        struct pollfd pfd = {.fd = listener, .events = POLLIN};
         int fd;
 
         CHECK(poll(&pfd, 1, 60000) == 1, "connection %d does not come", i);
@@ -850,8 +855,8 @@ cmd_hold(char **argv)
         ssize_t got;
 
         byte = 'a' + n % 26;
-        if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1
-            || (got = recv(fd, &byte, 1, 0)) < 0) {
+        if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1 ||
+            (got = recv(fd, &byte, 1, 0)) < 0) {
             printf("broken after %llu: %s\n", (unsigned long long) n,
                    strerror(errno));
             return errno == ECONNRESET || errno == EPIPE ? 3 : 1;
@@ -977,32 +982,32 @@ static const struct command {
     int (*run)(char **argv);
     const char *usage;
 } commands[] = {
-    { "serve", 2, cmd_serve, "ADDRESS PORT" },
-    { "visit", 3, cmd_visit, "HOST FIRST COUNT" },
-    { "many", 4, cmd_many, "HOST PORT COUNT BYTES" },
-    { "refused", 2, cmd_refused, "HOST PORT" },
-    { "inuse", 1, cmd_inuse, "PORT" },
-    { "taken", 1, cmd_taken, "PORT" },
-    { "silent", 3, cmd_silent, "HOST PORT SILENT-HOST" },
-    { "listeners", 4, cmd_listeners, "HOST PORT FIRST COUNT" },
-    { "endings", 2, cmd_endings, "HOST PORT" },
-    { "basics", 2, cmd_basics, "HOST PORT" },
-    { "halt", 2, cmd_halt, "HOST PORT" },
-    { "local", 1, cmd_local, "PORT" },
-    { "both", 1, cmd_both, "PORT" },
-    { "creators", 3, cmd_creators, "HOST PORT COUNT" },
-    { "hold", 3, cmd_hold, "HOST PORT SECONDS" },
-    { "keep", 1, cmd_keep, "PORT" },
-    { "out", 3, cmd_out, "HOST PORT BYTES" },
-    { "in", 3, cmd_in, "HOST PORT BYTES" },
-    { "trip", 3, cmd_trip, "HOST PORT COUNT" },
-    { "rate", 3, cmd_rate, "HOST PORT COUNT" },
+    {"serve", 2, cmd_serve, "ADDRESS PORT"},
+    {"visit", 3, cmd_visit, "HOST FIRST COUNT"},
+    {"many", 4, cmd_many, "HOST PORT COUNT BYTES"},
+    {"refused", 2, cmd_refused, "HOST PORT"},
+    {"inuse", 1, cmd_inuse, "PORT"},
+    {"taken", 1, cmd_taken, "PORT"},
+    {"silent", 3, cmd_silent, "HOST PORT SILENT-HOST"},
+    {"listeners", 4, cmd_listeners, "HOST PORT FIRST COUNT"},
+    {"endings", 2, cmd_endings, "HOST PORT"},
+    {"basics", 2, cmd_basics, "HOST PORT"},
+    {"halt", 2, cmd_halt, "HOST PORT"},
+    {"local", 1, cmd_local, "PORT"},
+    {"both", 1, cmd_both, "PORT"},
+    {"creators", 3, cmd_creators, "HOST PORT COUNT"},
+    {"hold", 3, cmd_hold, "HOST PORT SECONDS"},
+    {"keep", 1, cmd_keep, "PORT"},
+    {"out", 3, cmd_out, "HOST PORT BYTES"},
+    {"in", 3, cmd_in, "HOST PORT BYTES"},
+    {"trip", 3, cmd_trip, "HOST PORT COUNT"},
+    {"rate", 3, cmd_rate, "HOST PORT COUNT"},
 };
 
 int
 main(int argc, char **argv)
 {
-    struct rlimit limit = { .rlim_cur = 16384, .rlim_max = 16384 };
+    struct rlimit limit = {.rlim_cur = 16384, .rlim_max = 16384};
 
     setrlimit(RLIMIT_NOFILE, &limit);
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -1010,8 +1015,7 @@ main(int argc, char **argv)
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         const struct command *c = &commands[i];
 
-        if (argc >= 2 && !strcmp(argv[1], c->name)
-            && argc - 2 == c->n_args) {
+        if (argc >= 2 && !strcmp(argv[1], c->name) && argc - 2 == c->n_args) {
             return c->run(argv + 2);
         }
     }
