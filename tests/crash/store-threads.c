@@ -101,6 +101,7 @@ looker(void *aux)
         journal_usage(store_journal(store), &used, &limit);
         check(store_reserve(store, STORE_CLASS_DATA, 50000), "reserve");
         check(store_helper_verify(store, true), "verify");
+        check(store_rebuild_index(store), "rebuild");
         store_unreserve(store, STORE_CLASS_DATA, 50000);
     }
     return NULL;

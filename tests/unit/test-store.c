@@ -668,3 +668,48 @@ Test(store, dump_and_walk)
     cr_assert_eq(store_helper_verify(store, true), 0);
     cr_assert_eq(store_close(store), 0);
 }
+
+/* A run decays while the store is in use: upkeep replaces it. */
+Test(store, index_heals_in_use)
+{
+    enum { N = 100 };
+    static struct store_id ids[N];
+    struct store *store = open_store(STORE_NO_THREAD);
+    unsigned n_bad = 0;
+    uint64_t n_rebuilt;
+
+    for (unsigned n = 0; n < N; n++) {
+        cr_assert_eq(store_helper_put(store, n, NULL, &ids[n]), 0);
+    }
+    cr_assert_eq(store_close(store), 0);
+    options.node_cache = options.record_cache = 0;
+    store = open_store(STORE_NO_THREAD);
+    for (size_t i = 0; memfs_name(fs, i); i++) {
+        if (!strncmp(memfs_name(fs, i), "idx/0", 5)) {
+            size_t size;
+
+            memfs_data(fs, memfs_name(fs, i), &size)[RUN_BLOCK_SIZE + 50] ^= 1;
+        }
+    }
+    for (unsigned n = 0; n < N; n++) {
+        int error = store_helper_check(store, n, &ids[n]);
+
+        cr_assert(!error || error == EBADMSG);
+        n_bad += error != 0;
+    }
+    cr_assert_gt(n_bad, 0);
+    n_rebuilt = coverage_read("store_index_rebuilt_online");
+    cr_assert_eq(store_helper_put(store, 500, NULL, NULL), 0);
+    cr_assert_eq(coverage_read("store_index_rebuilt_online"), n_rebuilt + 1);
+    for (unsigned n = 0; n < N; n++) {
+        cr_assert_eq(store_helper_check(store, n, &ids[n]), 0);
+    }
+    cr_assert_eq(store_helper_verify(store, true), 0);
+    store_abandon(store);
+    store = open_store(STORE_NO_THREAD);
+    cr_assert_eq(store_helper_verify(store, true), 0);
+    for (unsigned n = 0; n < N; n++) {
+        cr_assert_eq(store_helper_check(store, n, &ids[n]), 0);
+    }
+    cr_assert_eq(store_close(store), 0);
+}

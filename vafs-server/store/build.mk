@@ -9,6 +9,7 @@ $(call library,vafs-store,\
 	vafs-server/store/dump.c \
 	vafs-server/store/file.c \
 	vafs-server/store/index.c \
+	vafs-server/store/index-rebuild.c \
 	vafs-server/store/journal.c \
 	vafs-server/store/journal-replay.c \
 	vafs-server/store/manifest.c \

@@ -10,7 +10,7 @@
 
 #include "lib/coverage.h"
 #include "lib/vlog.h"
-#include "vafs-server/store/run.h"
+#include "vafs-server/store/index-private.h"
 
 COVERAGE_DEFINE(store_index_flush);
 COVERAGE_DEFINE(store_index_merge);
@@ -19,33 +19,7 @@ COVERAGE_DEFINE(store_index_damaged);
 #define INDEX_FAN_IN 8
 #define INDEX_MEMTABLE_MIN 4096u
 
-/* An immutable list of runs, oldest first. */
-struct run_set {
-    unsigned refs; /* Atomic. */
-    uint32_t n;
-    struct run *runs[];
-};
-
-struct index {
-    struct file_layer *files;
-    struct health *health;
-    struct segments *segs;
-    uint8_t uuid[16];
-    size_t memory;
-
-    pthread_rwlock_t lock; /* Protects the pointers; not what they point to. */
-    struct memtable *active, *frozen, *transient;
-    struct run_set *runs;
-
-    /* Upkeep's own. */
-    struct manifest manifest; /* As on disk. */
-    /* What runs and 'frozen' cover together. */
-    struct manifest_segment *pending;
-    uint32_t n_pending;
-    bool damaged; /* Atomic. */
-};
-
-static struct run_set *
+struct run_set *
 run_set_create__(uint32_t n)
 {
     struct run_set *set = calloc(1, sizeof *set + n * sizeof set->runs[0]);
@@ -57,7 +31,7 @@ run_set_create__(uint32_t n)
     return set;
 }
 
-static void
+void
 run_set_unref__(struct run_set *set)
 {
     if (set && __atomic_fetch_sub(&set->refs, 1, __ATOMIC_ACQ_REL) == 1) {
@@ -111,7 +85,7 @@ index_destroy(struct index *index)
 }
 
 /* Bytes that a new run's filter may take in memory. */
-static size_t
+size_t
 index_filter_budget__(const struct run_set *set, size_t memory)
 {
     size_t used = 0;
@@ -130,9 +104,7 @@ index_note_damage__(struct index *index, const char *what)
 
     if (!was) {
         COVERAGE_INC(store_index_damaged);
-        vlog_err("%s is damaged; the index will be built anew at the next "
-                 "open",
-                 what);
+        vlog_err("%s is damaged; the index will be built anew", what);
         if (!index->segs->read_only) {
             /* Failure leaves a manifest that the same damage finds again. */
             index->files->ops->unlink(index->files, "idx/manifest");
@@ -176,32 +148,6 @@ const struct manifest_segment *
 index_covered(const struct index *index, uint64_t pack)
 {
     return manifest_find(&index->manifest, pack);
-}
-
-int
-index_reset(struct index *index)
-{
-    struct run_set *set = run_set_create__(0);
-    struct memtable *active = memtable_create();
-    uint64_t next_run = index->manifest.next_run;
-
-    if (!set || !active) {
-        run_set_unref__(set);
-        memtable_destroy(active);
-        return ENOMEM;
-    }
-    pthread_rwlock_wrlock(&index->lock);
-    memtable_destroy(index->active);
-    memtable_destroy(index->frozen);
-    index->active = active;
-    index->frozen = NULL;
-    run_set_unref__(index->runs);
-    index->runs = set;
-    pthread_rwlock_unlock(&index->lock);
-    manifest_destroy(&index->manifest);
-    index->manifest.next_run = next_run;
-    __atomic_store_n(&index->damaged, false, __ATOMIC_RELEASE);
-    return 0;
 }
 
 struct index_clean_aux {
@@ -306,9 +252,21 @@ index_insert(struct index *index, const struct index_entry *entry)
 /* Flushing. */
 
 bool
+index_is_damaged(const struct index *index)
+{
+    return __atomic_load_n(&index->damaged, __ATOMIC_ACQUIRE);
+}
+
+size_t
+index_memtable_limit__(const struct index *index)
+{
+    return MAX(index->memory / 4, (size_t) INDEX_MEMTABLE_MIN);
+}
+
+bool
 index_wants_flush(struct index *index)
 {
-    size_t limit = MAX(index->memory / 4, (size_t) INDEX_MEMTABLE_MIN);
+    size_t limit = index_memtable_limit__(index);
     bool wants;
 
     pthread_rwlock_rdlock(&index->lock);
@@ -318,7 +276,7 @@ index_wants_flush(struct index *index)
 }
 
 /* Notes how far the segments go now.  All class mutexes are held. */
-static int
+int
 index_capture__(struct index *index)
 {
     struct manifest_segment *pending;
@@ -379,7 +337,7 @@ index_freeze__(struct index *index)
     return error;
 }
 
-static int
+int
 index_sync_pending__(struct index *index)
 {
     for (uint32_t i = 0; i < index->n_pending; i++) {
@@ -396,7 +354,7 @@ index_sync_pending__(struct index *index)
     return 0;
 }
 
-static int
+int
 index_write_run__(struct index *index, uint64_t number)
 {
     struct index_entry *entries;
@@ -425,7 +383,7 @@ index_write_run__(struct index *index, uint64_t number)
 
 /* Writes a manifest with the runs of 'set' and 'pending' and makes both
  * current.  'drop_frozen': the frozen memtable is in these runs. */
-static int
+int
 index_publish__(struct index *index, struct run_set *set, bool drop_frozen)
 {
     struct manifest m = {.next_run = index->manifest.next_run,
@@ -475,7 +433,7 @@ index_publish__(struct index *index, struct run_set *set, bool drop_frozen)
 
 /* A new set: the present one with runs ['first', 'first' + 'n') replaced by
  * 'run' (taken over; may be NULL). */
-static struct run_set *
+struct run_set *
 index_replace__(struct index *index, uint32_t first, uint32_t n,
                 struct run *run)
 {
@@ -497,7 +455,7 @@ index_replace__(struct index *index, uint32_t first, uint32_t n,
     return set;
 }
 
-static void
+void
 index_unlink_run__(struct index *index, uint64_t number)
 {
     char name[RUN_NAME_SIZE];

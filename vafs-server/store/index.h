@@ -16,8 +16,8 @@
  * runs that no manifest names are removed.
  *
  * A damaged run or manifest makes the index *damaged*: look-ups that need the
- * damaged place fail with EBADMSG, the manifest is removed, and the next open
- * builds the index anew.
+ * damaged place fail with EBADMSG, the manifest is removed, and upkeep, or the
+ * next open, builds the index anew from the segments.
  *
  * Entries of transient segments never leave memory. */
 
@@ -41,8 +41,6 @@ int index_load(struct index *) NODISCARD;
 /* What the runs cover of 'pack'; NULL: nothing. */
 const struct manifest_segment *
 index_covered(const struct index *, uint64_t pack);
-/* Forgets everything; the next index_flush() writes all anew. */
-int index_reset(struct index *) NODISCARD;
 /* Removes files that are no part of the index. */
 int index_clean(struct index *) NODISCARD;
 
@@ -55,6 +53,16 @@ bool index_find_new(struct index *, const struct store_id *, bool transient,
                     struct index_entry *);
 /* Under the class's mutex, between append and publish. */
 int index_insert(struct index *, const struct index_entry *) NODISCARD;
+
+/* A run turned out to be damaged. */
+bool index_is_damaged(const struct index *);
+/* Builds new runs from all segments, beside the old ones, and changes over.
+ * 'accept' returns ENOENT for an entry that must not count; it may look bases
+ * up in 'built', which is what there is of the new index.  The thread that
+ * flushes; others may go on. */
+typedef int
+index_accept_cb(void *aux, struct index *built, const struct index_entry *);
+int index_rebuild(struct index *, index_accept_cb *, void *aux) NODISCARD;
 
 bool index_wants_flush(struct index *);
 /* Writes all that is in memory now into a run and the manifest.  One thread

@@ -65,6 +65,9 @@ int store_read_head__(struct store *, struct segment *seg,
                       const struct index_entry *, uint8_t head[REC_HEAD_MAX],
                       struct codec_record *) NODISCARD;
 
+/* store_rebuild_index() for who holds upkeep_mutex. */
+int store_rebuild_index__(struct store *) NODISCARD;
+
 int upkeep_start(struct store *) NODISCARD;
 void upkeep_stop(struct store *);
 /* After a put: does, or has done, what is due. */

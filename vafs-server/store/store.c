@@ -259,7 +259,8 @@ store_open_superblock__(struct store *store)
  * can lose the base and keep the delta, if neither was promised to anyone;
  * then the delta must not answer for its object. */
 static int
-store_recover_base__(struct store *store, const struct index_entry *entry)
+store_recover_base__(struct store *store, struct index *index,
+                     const struct index_entry *entry)
 {
     uint8_t head[REC_HEAD_MAX];
     struct index_entry base;
@@ -269,7 +270,7 @@ store_recover_base__(struct store *store, const struct index_entry *entry)
     error = store_read_head__(store, segments_find(store->segs, entry->pack),
                               entry, head, &r);
     if (!error) {
-        error = index_find(store->index, &r.base, false, &base);
+        error = index_find(index, &r.base, false, &base);
         if (!error && base.location & LOC_DELTA) {
             error = EBADMSG;
         }
@@ -291,7 +292,7 @@ store_recover_cb__(void *store_, const struct segment *seg, uint32_t offset,
         return 0;
     }
     if (location & LOC_DELTA) {
-        int error = store_recover_base__(store, &entry);
+        int error = store_recover_base__(store, store->index, &entry);
 
         if (error) {
             return error == ENOENT || error == EBADMSG ? 0 : error;
@@ -649,30 +650,34 @@ store_get_root(struct store *store, struct store_root *ret)
 
 /* Index. */
 
+static int
+store_accept_cb__(void *store_, struct index *built,
+                  const struct index_entry *entry)
+{
+    int error = 0;
+
+    if (entry->location & LOC_DELTA) {
+        error = store_recover_base__(store_, built, entry);
+    }
+    return error == EBADMSG ? ENOENT : error;
+}
+
+int
+store_rebuild_index__(struct store *store)
+{
+    return index_rebuild(store->index, store_accept_cb__, store);
+}
+
 int
 store_rebuild_index(struct store *store)
 {
-    struct segment *seg;
-    int error;
+    int error = store_check_writable__(store);
 
-    error = store_check_writable__(store);
-    if (error) {
-        return error;
-    }
-    pthread_mutex_lock(&store->upkeep_mutex);
-    error = index_reset(store->index);
-    for (size_t i = 0; !error && (seg = segments_nth(store->segs, i)); i++) {
-        error = segment_entries(store->segs, seg, store_recover_cb__, store);
-        /* Nothing is published before the end: a manifest in between would
-         * claim segments that were not looked at. */
-    }
     if (!error) {
-        error = index_flush(store->index);
+        pthread_mutex_lock(&store->upkeep_mutex);
+        error = store_rebuild_index__(store);
+        pthread_mutex_unlock(&store->upkeep_mutex);
     }
-    if (!error) {
-        error = index_clean(store->index);
-    }
-    pthread_mutex_unlock(&store->upkeep_mutex);
     return error;
 }
 

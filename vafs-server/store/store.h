@@ -356,8 +356,7 @@ int store_verify(struct store *,
                  void (*error)(void *aux, const struct store_error *),
                  void *aux) STORE_CHECKED;
 
-/* Throws the index away and makes it anew from the segments.  No other call
- * may run at the same time. */
+/* Makes the index anew from the segments.  The store may be in use. */
 int store_rebuild_index(struct store *) STORE_CHECKED;
 
 struct store_stats {

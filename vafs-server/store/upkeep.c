@@ -25,7 +25,10 @@ upkeep_run__(struct store *store)
                 vlog_warn("sealing a segment failed: %s", strerror(error));
             }
         }
-        if (index_wants_flush(store->index)) {
+        if (index_is_damaged(store->index)) {
+            error = store_rebuild_index__(store);
+        }
+        if (!error && index_wants_flush(store->index)) {
             error = index_flush(store->index);
             if (!error) {
                 error = index_merge(store->index);
@@ -92,7 +95,7 @@ void
 upkeep_kick(struct store *store)
 {
     if (!__atomic_load_n(&store->segs->new_full, __ATOMIC_RELAXED) &&
-        !index_wants_flush(store->index)) {
+        !index_is_damaged(store->index) && !index_wants_flush(store->index)) {
         return;
     }
     if (store->thread_runs) {
