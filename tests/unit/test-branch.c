@@ -1012,3 +1012,134 @@ Test(branch, nowait_never_changes_half)
     cr_assert_eq(attr_of("f").size, 200);
     file_unref(file);
 }
+
+/* branch_verify() must find what is wrong. */
+
+enum harm {
+    NO_HARM,
+    LOST_ENTRY,
+    LOST_INODE,
+    WRONG_NLINK,
+    WRONG_TYPE,
+    WRONG_PARENT,
+    WRONG_STORED,
+    LOST_RECORD,
+    FOREIGN_RECORD,
+    RECORD_BEYOND_END,
+    LOST_LINK,
+    ORPHAN_WITH_NAME,
+    CYCLE,
+    WRONG_COUNTER,
+    N_HARMS
+};
+
+static void
+do_harm(enum harm harm, struct file *f, struct file *d, struct file *e)
+{
+    struct tree_key attr_key = tree_key(file_ino(f), TREE_ATTR, 0, 0);
+    struct tree_key entry_key =
+        tree_key(file_ino(d), TREE_ENTRY, f->attr.cookie, 0);
+    struct tree_key record_key = tree_key(file_ino(f), TREE_RECORD, 0, 0);
+    struct tree_key key;
+    struct tree_content content = {.size = 70000};
+    struct tree_entry entry = {.type = DT_DIR,
+                               .ino = file_ino(f),
+                               .since = 1,
+                               .name = "f",
+                               .name_len = 1};
+    uint8_t data[TREE_ENTRY_MAX];
+
+    cr_assert_eq(edge_begin(fx.branch, 65536), 0);
+    edge_lock(fx.branch);
+    switch (harm) {
+    case LOST_ENTRY:
+        edge_remove(fx.branch, EDGE_NAMES, &entry_key);
+        break;
+    case LOST_INODE:
+        edge_remove(fx.branch, EDGE_NAMES, &attr_key);
+        break;
+    case WRONG_NLINK:
+        f->attr.nlink++;
+        break;
+    case WRONG_TYPE:
+        edge_put(fx.branch, EDGE_NAMES, &entry_key, data,
+                 tree_entry_encode(&entry, data));
+        break;
+    case WRONG_PARENT:
+        f->attr.parent = file_ino(fx.root);
+        break;
+    case WRONG_STORED:
+        f->attr.stored++;
+        break;
+    case LOST_RECORD:
+        edge_remove(fx.branch, EDGE_NAMES, &record_key);
+        break;
+    case FOREIGN_RECORD:
+        memset(&content.id, 7, sizeof content.id);
+        edge_put(fx.branch, EDGE_NAMES, &record_key, data,
+                 tree_content_encode(&content, data));
+        break;
+    case RECORD_BEYOND_END:
+        key = tree_key(file_ino(f), TREE_RECORD, 9, 0);
+        edge_put(fx.branch, EDGE_NAMES, &key, "\0x", 2);
+        break;
+    case LOST_LINK:
+        key = tree_key(file_ino(e), TREE_LINK, file_ino(d), 0);
+        edge_remove_range(fx.branch, EDGE_NAMES, &key,
+                          &(struct tree_key){key.hi + 1, 0, 0});
+        break;
+    case ORPHAN_WITH_NAME:
+        key = tree_key(0, TREE_ORPHAN, file_ino(f), 0);
+        edge_put(fx.branch, EDGE_NAMES, &key, "", 0);
+        break;
+    case CYCLE:
+        d->attr.parent = file_ino(d);
+        break;
+    case WRONG_COUNTER:
+        fx.branch->n_inodes++;
+        edge_put(fx.branch, EDGE_NAMES, &entry_key, data, 0);
+        edge_remove(fx.branch, EDGE_NAMES, &entry_key);
+        entry.type = DT_REG;
+        edge_put(fx.branch, EDGE_NAMES, &entry_key, data,
+                 tree_entry_encode(&entry, data));
+        break;
+    default:
+        break;
+    }
+    if (harm != LOST_INODE) {
+        inode_put_attr(f, EDGE_NAMES);
+    }
+    inode_put_attr(d, EDGE_NAMES);
+    edge_unlock(fx.branch);
+    edge_end(fx.branch);
+}
+
+Test(branch, verify_finds_harm)
+{
+    for (enum harm harm = 0; harm < N_HARMS; harm++) {
+        struct file *d, *f, *e;
+        uint64_t n;
+
+        fixture_destroy(&fx);
+        fixture_create(&fx, 65536);
+        make_dir("d");
+        d = find("d");
+        cr_assert_eq(file_create(d, S("f"), 0644, &fixture_cred, &f), 0);
+        cr_assert_eq(file_write(f, "content", 7, 0, 0, NULL), 0);
+        make("e");
+        e = find("e");
+        cr_assert_eq(file_link(d, S("e2"), e), 0);
+        cr_assert_eq(catalogue_checkpoint(fx.cat), 0);
+        do_harm(harm, f, d, e);
+        n = fixture_verify(&fx);
+        if (harm == NO_HARM) {
+            cr_assert_eq(n, 0);
+        } else {
+            cr_assert(n > 0 && n < 10, "harm %d: %lu found", harm,
+                      (unsigned long) n);
+        }
+        file_unref(d);
+        file_unref(e);
+        file_unref(f);
+    }
+}
