@@ -32,6 +32,7 @@ export LC_ALL=C
 LAB=/run/lab
 mkdir -p $LAB
 PATH=/share/prog:/share/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/xen-4.17/bin
+CREATED=()
 DRV_IP=10.77.0.2
 DOM0_IP=10.77.0.1
 # Kernels are told not to spend an emulated processor's time on defences
@@ -206,6 +207,7 @@ guest_create()
     [ $foreign = 0 ] || [ $qemu = 1 ] || lines+=(
         'device_model_override="/share/lab/no-device-model"'
         'device_model_version="qemu-xen-traditional"')
+    CREATED+=("$name")
     image=/boot/vmlinux-$kernel
     if [ "$kernel" = kasan ]; then
         image=/share/vmlinux-kasan
@@ -498,7 +500,14 @@ case_end()
         timeout 30 in_domain -t 20 "$(domid_of drv)" \
             'tail -c 300000 /var/log/lab/*.log' > /share/out/keep/drv.log 2>&1
     fi
-    xl list | awk 'NR > 1 && $2 > 1 { print $2, $1 }' |
+    if [ -n "${LAB_SHARED:-}" ]; then
+        for name in "${CREATED[@]}"; do
+            timeout 60 xl destroy "$name" > /dev/null 2>&1
+            rm -f "$LAB/domid-$name"
+        done
+        exit $status
+    fi
+    xl list | awk 'NR > 1 && $2 > 0 && $1 != "drv" { print $2, $1 }' |
     while read -r domid name; do
         timeout 60 xl destroy "$domid" > /dev/null 2>&1
         rm -f "$LAB/domid-$name"

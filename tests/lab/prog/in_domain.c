@@ -56,7 +56,7 @@ check_domain(void)
 
     snprintf(path, sizeof path, "/local/domain/%d/domid", domid);
     there = xs_read(xs, XBT_NULL, path, NULL);
-    if (!there) {
+    if (!there && errno == ENOENT) {
         fprintf(stderr, "in_domain: no domain %d\n", domid);
         exit(125);
     }
