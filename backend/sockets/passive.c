@@ -8,10 +8,10 @@
  * ACCEPT and POLL on a listener without a connection are *parked*: they have
  * no answer yet and hold a slot of the command ring.  There are 32 slots, so
  * many listeners could stall their guest.  While more than PVC_PARK_SCARCE are
- * parked, each one is ended with EAGAIN when PVCALLS_POLL_MS old, and from
- * PVC_PARK_FULL on the oldest already when PVC_PARK_MIN_MS old; the frontend
- * then lets another listener have the slot.  With few listeners nothing is
- * ever ended and no timer runs.
+ * parked, each POLL is ended with EAGAIN when PVCALLS_POLL_MS old, and from
+ * PVC_PARK_FULL on the oldest POLL, or ACCEPT if there is no POLL, already
+ * when PVC_PARK_MIN_MS old; the frontend then lets another listener have the
+ * slot. With few listeners nothing is ever ended and no timer runs.
  *
  * A parked ACCEPT has its data ring mapped already: a bad one costs its
  * request an error at once, and no connection is ever taken from the backlog
@@ -130,20 +130,39 @@ pvc_listen(struct pvc_dev *dev, const struct pvcalls_request *req)
 
 /* Parking. */
 
+/* The parked request that is ended next, and when; NULL if all may stay. */
+static struct pvc_parked *
+pvc_park_victim__(const struct pvc_dev *dev, uint64_t *ret_when)
+{
+    bool is_full = dev->n_parked >= PVC_PARK_FULL;
+    const struct list *list = &dev->parked_polls;
+    struct pvc_parked *p;
+
+    if (dev->n_parked <= PVC_PARK_SCARCE) {
+        return NULL;
+    }
+    if (list_is_empty(list)) {
+        if (!is_full) {
+            return NULL;
+        }
+        list = &dev->parked_accepts;
+    }
+    p = CONTAINER_OF(list_front(list), struct pvc_parked, age);
+    *ret_when = p->since +
+                (is_full ? PVC_PARK_MIN_MS : PVCALLS_POLL_MS) * NSEC_PER_MSEC;
+    return p;
+}
+
 static void
 pvc_park_set_timer__(struct pvc_dev *dev)
 {
-    struct pvc_parked *oldest;
-    uint64_t age;
+    uint64_t when;
 
-    if (dev->n_parked <= PVC_PARK_SCARCE) {
+    if (pvc_park_victim__(dev, &when)) {
+        loop_timer_set_abs(dev->w->loop, &dev->park_timer, when);
+    } else {
         loop_timer_cancel(&dev->park_timer);
-        return;
     }
-    oldest = CONTAINER_OF(list_front(&dev->parked), struct pvc_parked, age);
-    age = dev->n_parked >= PVC_PARK_FULL ? PVC_PARK_MIN_MS : PVCALLS_POLL_MS;
-    loop_timer_set_abs(dev->w->loop, &dev->park_timer,
-                       oldest->since + age * NSEC_PER_MSEC);
 }
 
 static void
@@ -162,7 +181,9 @@ pvc_park__(struct pvc_sock *sock, const struct pvcalls_request *req,
     p->id_new = req->cmd == PVCALLS_ACCEPT ? req->u.accept.id_new : 0;
     p->ring = ring;
     p->since = clock_mono_ns();
-    list_push_back(&dev->parked, &p->age);
+    list_push_back(req->cmd == PVCALLS_POLL ? &dev->parked_polls
+                                            : &dev->parked_accepts,
+                   &p->age);
     list_push_back(&sock->parked, &p->link);
     dev->n_parked++;
     COVERAGE_INC(pvcalls_parked);
@@ -216,17 +237,10 @@ void
 pvc_park_timer_cb(void *dev_)
 {
     struct pvc_dev *dev = dev_;
-    uint64_t now = clock_mono_ns();
+    uint64_t now = clock_mono_ns(), when;
+    struct pvc_parked *p;
 
-    while (dev->n_parked > PVC_PARK_SCARCE) {
-        struct pvc_parked *p =
-            CONTAINER_OF(list_front(&dev->parked), struct pvc_parked, age);
-        uint64_t age = (now - p->since) / NSEC_PER_MSEC;
-
-        if (age < PVCALLS_POLL_MS &&
-            (dev->n_parked < PVC_PARK_FULL || age < PVC_PARK_MIN_MS)) {
-            break;
-        }
+    while ((p = pvc_park_victim__(dev, &when)) && when <= now) {
         COVERAGE_INC(pvcalls_park_expired);
         pvc_unpark__(p, EAGAIN);
     }

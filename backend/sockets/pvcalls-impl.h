@@ -20,9 +20,10 @@
  * has it.  The frontend maps it. */
 #define PVC_ENOTSUP PVCALLS_ENOTSUPP
 
-/* Parked requests (ACCEPT, POLL): above PARK_SCARCE every one that is older
- * than PVCALLS_POLL_MS is ended; from PARK_FULL on the oldest is ended once
- * PARK_MIN_MS old, so that other commands find a slot. */
+/* Parked requests (ACCEPT, POLL): above PARK_SCARCE every POLL that is older
+ * than PVCALLS_POLL_MS is ended; from PARK_FULL on the oldest POLL, or else
+ * ACCEPT, is ended once PARK_MIN_MS old, so that other commands find a slot.
+ */
 #define PVC_PARK_SCARCE 16
 #define PVC_PARK_FULL 28
 #define PVC_PARK_MIN_MS 20
@@ -106,7 +107,7 @@ struct pvc_sock {
 /* A request whose answer waits for a connection.  There are as many as slots
  * in the ring, because each holds one. */
 struct pvc_parked {
-    struct list age;  /* In dev->parked or dev->parked_free. */
+    struct list age;  /* In dev->parked_polls, _accepts or _free. */
     struct list link; /* In sock->parked. */
     struct pvc_sock *sock;
     uint32_t cmd; /* PVCALLS_ACCEPT or PVCALLS_POLL. */
@@ -145,7 +146,8 @@ struct pvc_dev {
     uint32_t n_pages; /* Mapped for data rings. */
 
     struct pvc_parked park[PVCALLS_N_SLOTS];
-    struct list parked; /* By age. */
+    struct list parked_polls;   /* By age. */
+    struct list parked_accepts; /* By age. */
     struct list parked_free;
     unsigned int n_parked;
     struct loop_timer park_timer;

@@ -411,7 +411,8 @@ pvcalls_create(struct worker *w, const struct wp_pvcalls *geometry,
     dev->max_order = geometry->max_page_order;
     idmap_init(&dev->ids);
     list_init(&dev->socks);
-    list_init(&dev->parked);
+    list_init(&dev->parked_polls);
+    list_init(&dev->parked_accepts);
     list_init(&dev->parked_free);
     list_init(&dev->reuse);
     list_init(&dev->lingering);
