@@ -111,6 +111,10 @@ pvc_listen(struct pvc_dev *dev, const struct pvcalls_request *req)
     if (sock->state != PVC_BOUND && sock->state != PVC_LISTENING) {
         return EINVAL;
     }
+    /* Before listen(), which validates the port once more and would find the
+     * connections in TIME_WAIT that bind() was told to overlook.  Connections
+     * inherit it, and must have it for a later server to bind. */
+    setsockopt(sock->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (listen(sock->fd, backlog)) {
         return errno;
     }
@@ -122,8 +126,6 @@ pvc_listen(struct pvc_dev *dev, const struct pvcalls_request *req)
     if (error) {
         return error;
     }
-    /* Connections inherit it, and must have it for a later server to bind. */
-    setsockopt(sock->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     sock->state = PVC_LISTENING;
     return 0;
 }
