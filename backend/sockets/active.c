@@ -256,14 +256,19 @@ pvc_set_out_error__(struct pvc_sock *sock, int error)
     }
 }
 
-/* The connection is broken.  All data that came before have been received. */
+/* The connection is broken.  All data that came before have been received.
+ * out_error is written first, so that a guest that sees the one sees both, and
+ * one notification tells of both. */
 static void
 pvc_set_broken__(struct pvc_sock *sock, int error)
 {
     COVERAGE_INC(pvcalls_reset);
     sock->error = error;
+    if (!sock->out_done) {
+        sock->out_done = true;
+        ring_publish(&sock->ring->indexes->out_error, -error);
+    }
     pvc_set_in_error__(sock, error);
-    pvc_set_out_error__(sock, error);
 }
 
 /* Bytes. */
