@@ -29,3 +29,8 @@ $(call unit,replay-ninep-codec,tests/fuzz/ninep-codec.c tests/fuzz/replay.c,\
 $(call unit,replay-ninep-server,$(FUZZ_SERVER) tests/fuzz/replay.c,\
 	vafs-ninep vafs-view ninep lift,-ljansson)
 endif
+
+## make bench-9p            vafsd against diod on this machine
+.PHONY: bench-9p
+bench-9p: $(O)/bin/bench-9p $(O)/bin/vafsd $(O)/bin/vafs
+	@tests/bench/run-9p
