@@ -203,6 +203,28 @@ test_accept(void)
     CHECK_EQ(pvfront_close(l, false, MS), 0);
 }
 
+/* A server that closed its connections and starts again finds its port free,
+ * though the connections are in TIME_WAIT. */
+static void
+test_listen_again(void)
+{
+    struct sockaddr_in sin = free_address();
+    struct pvfront_sock *l, *s;
+    char buf[8];
+
+    for (int i = 0; i < 3; i++) {
+        int fd;
+
+        CHECK_EQ(pvfront_listen(f, &sin, 5, MS, &l), 0);
+        fd = tcp_connect(&sin);
+        CHECK_EQ(pvfront_accept(l, 1, MS, &s), 0);
+        CHECK_EQ(pvfront_close(s, false, MS), 0);
+        CHECK_EQ(read(fd, buf, 8), 0);
+        close(fd);
+        CHECK_EQ(pvfront_close(l, false, MS), 0);
+    }
+}
+
 /* RELEASE of a listener answers what is parked there. */
 static void
 test_release_parked(void)
@@ -985,6 +1007,7 @@ run_all(const char *mode)
         {"connection refused", test_refused},
         {"address in use", test_in_use},
         {"accept and poll", test_accept},
+        {"listen again beside TIME_WAIT", test_listen_again},
         {"release of a listener with parked requests", test_release_parked},
         {"end and reset told apart", test_fin_and_reset},
         {"half close", test_half_close},
