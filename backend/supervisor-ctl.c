@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/clock.h"
 
@@ -318,7 +319,15 @@ supervisor_ctl_create(struct supervisor *sup)
     int error;
 
     snprintf(path, sizeof path, "%s/xenliftd.ctl", sup->options->run_dir);
-    error = ctl_server_create(sup->loop, path, 0600, &sup->ctl);
+    /* A predecessor that was killed while it started a worker has left its
+     * descriptors to a child that is just about to close them. */
+    for (int i = 0; i < 30; i++) {
+        error = ctl_server_create(sup->loop, path, 0600, &sup->ctl);
+        if (error != EADDRINUSE) {
+            break;
+        }
+        usleep(100000);
+    }
     error = error ? error : ctl_register_standard(sup->ctl);
     for (size_t i = 0; !error && i < ARRAY_SIZE(commands); i++) {
         error = ctl_register(sup->ctl, commands[i].name, commands[i].usage,

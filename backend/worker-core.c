@@ -204,8 +204,15 @@ worker_evtchn_cb__(uint32_t events UNUSED, void *w_)
     struct worker *w = w_;
     uint32_t ports[PORT_BATCH];
     size_t n;
+    int error;
 
-    if (hv_evtchn_read(w->hv, ports, ARRAY_SIZE(ports), &n)) {
+    error = hv_evtchn_read(w->hv, ports, ARRAY_SIZE(ports), &n);
+    if (error) {
+        /* Deaf, and the descriptor would stay readable for ever: a new worker
+         * is better. */
+        vlog_err("dom%u: lost the event channels: %s", w->domid,
+                 strerror(error));
+        w->quit = true;
         return;
     }
     for (size_t i = 0; i < n; i++) {

@@ -172,7 +172,8 @@ void hv_evtchn_unbind(struct hv *hv, uint32_t port);
 int hv_evtchn_notify(struct hv *hv, uint32_t port);
 
 /* Stores up to 'max' pending ports in 'ports' and their number, possibly 0,
- * in '*ret_n'; never blocks.  The ports are masked from then on. */
+ * in '*ret_n'; never blocks.  The ports are masked from then on.  An error is
+ * final: there will be no events any more. */
 int hv_evtchn_read(struct hv *hv, uint32_t ports[], size_t max, size_t *ret_n)
     __attribute__((warn_unused_result));
 

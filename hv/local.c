@@ -22,6 +22,10 @@
 #include "hv/local.h"
 #include "lib/util.h"
 
+/* Stands for the connection to the broker among the ports that are waited
+ * for: a worker must not outlive a broker that ended without a word. */
+#define BROKER_GONE UINT32_MAX
+
 struct local_grant {
     struct hv_grant up;
     struct local_hv *hv;
@@ -174,10 +178,17 @@ local_open(const char *arg, unsigned flags, struct hv **ret_hv)
 static int
 local_adopt(const char *arg, int grant_fd, int evtchn_fd, struct hv **ret_hv)
 {
+    struct epoll_event event = {.events = 0, .data.u32 = BROKER_GONE};
     struct local_hv *hv = NULL;
     int error = local_hv_new(true, &hv);
 
     if (error) {
+        return error;
+    }
+    /* Only the end of the connection is ever reported for it. */
+    if (epoll_ctl(hv->epoll, EPOLL_CTL_ADD, evtchn_fd, &event)) {
+        error = errno;
+        local_close(&hv->up);
         return error;
     }
     hv->grants = grant_fd;
@@ -569,6 +580,10 @@ local_evtchn_read(struct hv *hv_, uint32_t ports[], size_t max, size_t *ret_n)
     for (int i = 0; i < n; i++) {
         struct local_port *port = find_port(hv, events[i].data.u32);
         uint64_t count;
+
+        if (events[i].data.u32 == BROKER_GONE) {
+            return ECONNRESET;
+        }
 
         if (port && read(port->rx, &count, sizeof count) < 0) {
             /* EAGAIN: a spurious event, which is allowed. */

@@ -327,9 +327,11 @@ main(int argc, char *argv[])
         struct pollfd pfds[] = {
             {.fd = control, .events = POLLIN},
             {.fd = WP_FD_LISTEN, .events = POLLIN},
+            {.fd = WP_FD_GRANT, .events = 0},
         };
 
-        if (poll(pfds, 2, -1) < 0) {
+        /* Without a broker the test is over, however it ended. */
+        if (poll(pfds, 3, -1) < 0 || pfds[2].revents) {
             return 1;
         }
         if (pfds[1].revents) {

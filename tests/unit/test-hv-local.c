@@ -55,13 +55,22 @@ setup(void)
 }
 
 static void
+end_broker(void)
+{
+    if (broker) {
+        loop_stop(loop);
+        pthread_join(thread, NULL);
+        broker_destroy(broker);
+        broker = NULL;
+    }
+}
+
+static void
 teardown(void)
 {
     hv_close(front);
     hv_close(back);
-    loop_stop(loop);
-    pthread_join(thread, NULL);
-    broker_destroy(broker);
+    end_broker();
     loop_destroy(loop);
     rmdir(dir);
 }
@@ -181,6 +190,24 @@ Test(hv_local, worker_descriptors)
     hv_grant_release(grant);
     hv_close(worker);
     hv_pages_free(pages);
+}
+
+Test(hv_local, broker_ends)
+{
+    int grant_fd, evtchn_fd;
+    struct hv *worker;
+    uint32_t port;
+    char spec[64];
+    size_t n;
+
+    snprintf(spec, sizeof spec, "local:%s", dir);
+    cr_assert_eq(hv_open_worker_fds(back, 5, &grant_fd, &evtchn_fd), 0);
+    cr_assert_eq(hv_adopt(spec, grant_fd, evtchn_fd, &worker), 0);
+    cr_expect_eq(hv_evtchn_read(worker, &port, 1, &n), 0);
+    end_broker();
+    cr_expect(wait_readable(hv_evtchn_fd(worker), 1000));
+    cr_expect_eq(hv_evtchn_read(worker, &port, 1, &n), ECONNRESET);
+    hv_close(worker);
 }
 
 static void
