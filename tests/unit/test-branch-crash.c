@@ -17,6 +17,7 @@
 #include "lib/vlog.h"
 #include "tests/crash/crash.h"
 #include "tests/unit/branch-helper.h"
+#include "vafs-server/branch/branch-private.h"
 
 #define N_FILES 6
 #define STEPS_MAX 200
@@ -236,6 +237,11 @@ do_step(void)
         break;
     case 5:
         if (rnd(3) == 0) {
+            /* A version that only the journal knows of yet. */
+            pthread_mutex_lock(&fx.cat->checkpoint_mutex);
+            cr_assert_eq(checkpoint_branch(fx.branch, BRANCH_CAUSE_TIMER), 0);
+            pthread_mutex_unlock(&fx.cat->checkpoint_mutex);
+        } else if (rnd(3) == 0) {
             cr_assert_eq(catalogue_checkpoint(fx.cat), 0);
             acknowledge_all();
         } else if (rnd(2)) {

@@ -143,8 +143,13 @@ struct branch {
     size_t n_lru;
 
     struct list carry; /* Files whose data goes with the names. */
-    uint64_t last_lsn; /* Of the last record appended for it. */
-    uint64_t txn;      /* Number of the last multi-part change. */
+    /* The newest record that concerns the branch.  Who wants to be durable
+     * commits up to here even if there is nothing new to log: it may be the
+     * CHECKPOINT that alone says where the changes have gone. */
+    uint64_t last_lsn;
+    /* There was no room for that record: only a new root makes it so. */
+    bool unrooted;
+    uint64_t txn; /* Number of the last multi-part change. */
 
     struct {
         uint64_t n_changes, n_fsyncs, n_checkpoints, n_orphans;
@@ -336,7 +341,7 @@ int
 log_append(struct branch *, struct file *file, uint64_t *ret_lsn) NODISCARD;
 int log_lease(struct catalogue *, uint64_t end) NODISCARD;
 int log_checkpoint(struct branch *, uint64_t sequence, const struct store_id *,
-                   uint64_t *ret_start) NODISCARD;
+                   uint64_t *ret_start, uint64_t *ret_lsn) NODISCARD;
 int
 log_freeze(struct branch *, const struct layer *, uint64_t *ret_lsn) NODISCARD;
 
@@ -347,6 +352,8 @@ int replay(struct catalogue *) NODISCARD;
 int checkpoint_throttle(struct branch *) NODISCARD;
 void checkpoint_unreserve(struct catalogue *);
 void checkpoint_update_dirty(struct branch *);
+/* One branch, without the catalogue; checkpoint_mutex is held. */
+int checkpoint_branch(struct branch *, enum branch_cause) NODISCARD;
 int checkpoint_all(struct catalogue *, enum branch_cause) NODISCARD;
 void checkpoint_kick(struct catalogue *);
 void *checkpoint_thread(void *cat);

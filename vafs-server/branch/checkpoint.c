@@ -279,12 +279,15 @@ merge_layer(struct branch *branch, struct layer *layer,
     return error;
 }
 
-/* Makes 'version' the base and drops the oldest layer. */
+/* Makes 'version' the base and drops the oldest layer.  'lsn' is the place of
+ * the record that says so, 0 if there is none. */
 static void
 publish(struct branch *branch, const struct tree_version *version,
-        const struct store_id *id)
+        const struct store_id *id, uint64_t lsn)
 {
     pthread_mutex_lock(&branch->mutex);
+    branch->last_lsn = MAX(branch->last_lsn, lsn);
+    branch->unrooted = branch->unrooted || !lsn;
     edge_lock(branch);
     branch->base.root = version->root;
     branch->head = *version;
@@ -328,7 +331,7 @@ oldest(struct branch *branch, unsigned int *ret_n)
     return layer;
 }
 
-static int
+int
 checkpoint_branch(struct branch *branch, enum branch_cause cause)
 {
     int error = freeze_if_dirty(branch, cause);
@@ -338,20 +341,21 @@ checkpoint_branch(struct branch *branch, enum branch_cause cause)
     while (!error && (layer = oldest(branch, &n))) {
         struct tree_version version;
         struct store_id id;
-        uint64_t lsn;
+        uint64_t start, lsn = 0;
 
         error = merge_layer(branch, layer, &version, &id);
         if (error) {
             break;
         }
-        /* Losing this record only repeats the work. */
-        error = log_checkpoint(branch, version.sequence, &id, &lsn);
+        /* Losing this record repeats the work, as long as nobody was told
+         * that what the dropped layer held is durable: see last_lsn. */
+        error = log_checkpoint(branch, version.sequence, &id, &start, &lsn);
         if (error && error != ENOBUFS) {
             break;
         }
-        error = catalogue_put_version(branch, &version, &id, lsn);
+        error = catalogue_put_version(branch, &version, &id, start);
         if (!error) {
-            publish(branch, &version, &id);
+            publish(branch, &version, &id, lsn);
         }
     }
     return error;
@@ -407,7 +411,7 @@ checkpoint_self(struct catalogue *cat, enum branch_cause cause)
             error = store_set_root(cat->store, &root);
         }
         if (!error) {
-            publish(self, &version, &id);
+            publish(self, &version, &id, journal_head(cat->journal));
         }
     }
     return error;
@@ -435,6 +439,13 @@ checkpoint_all(struct catalogue *cat, enum branch_cause cause)
     }
     if (!error) {
         error = checkpoint_self(cat, cause);
+    }
+    LIST_FOR_EACH (branch, in_cat, &cat->branches) {
+        if (!error) {
+            pthread_mutex_lock(&branch->mutex);
+            branch->unrooted = false;
+            pthread_mutex_unlock(&branch->mutex);
+        }
     }
     cat->last_error = error;
     pthread_mutex_unlock(&cat->checkpoint_mutex);

@@ -387,6 +387,9 @@ log_append(struct branch *branch, struct file *file, uint64_t *ret_lsn)
     if (!error && b.n) {
         error = append(branch, &b, &branch->last_lsn);
     }
+    if (!error && branch->unrooted) {
+        error = ENOBUFS;
+    }
     if (!error) {
         forget(branch, file);
         *ret_lsn = branch->last_lsn;
@@ -412,11 +415,11 @@ log_lease(struct catalogue *cat, uint64_t end)
 
 int
 log_checkpoint(struct branch *branch, uint64_t sequence,
-               const struct store_id *id, uint64_t *ret_start)
+               const struct store_id *id, uint64_t *ret_start,
+               uint64_t *ret_lsn)
 {
     uint8_t body[2 * VARINT_MAX + sizeof *id], *p = body;
     struct iovec iov = {body, 0};
-    uint64_t lsn;
 
     p = varint_put(p, branch->id);
     p = varint_put(p, sequence);
@@ -424,7 +427,7 @@ log_checkpoint(struct branch *branch, uint64_t sequence,
     iov.iov_len = p + sizeof *id - body;
     *ret_start = journal_head(branch->cat->journal);
     return journal_append(branch->cat->journal, LOG_CHECKPOINT, &iov, 1,
-                          JOURNAL_URGENT, &lsn);
+                          JOURNAL_URGENT, ret_lsn);
 }
 
 int
