@@ -285,32 +285,20 @@ find_parent(struct file *dir, struct file *f, struct file **ret_dir)
 }
 
 int
-file_parent(struct file *f, struct file **ret_dir)
-{
-    struct file *dir;
-
-    ENTER();
-    if (!find_parent(root, f, &dir)) {
-        return leave(ENOENT);
-    }
-    *ret_dir = file_ref(dir);
-    return leave(0);
-}
-
-int
-file_path(struct file *f, char *buf, size_t size)
+file_name(struct file *f, struct file **ret_dir, char name[FILE_NAME_MAX],
+          size_t *ret_len)
 {
     struct entry *e;
     struct file *dir;
 
     ENTER();
     e = find_parent(root, f, &dir);
-    if (!e || e->len + 2 > size) {
+    if (!e) {
         return leave(ENOENT);
     }
-    buf[0] = '/'; /* The last component is enough for the server. */
-    memcpy(buf + 1, e->name, e->len);
-    buf[e->len + 1] = '\0';
+    memcpy(name, e->name, e->len);
+    *ret_len = e->len;
+    *ret_dir = file_ref(dir);
     return leave(0);
 }
 

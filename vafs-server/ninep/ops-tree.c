@@ -208,29 +208,20 @@ static int
 rename_exec(struct request *req)
 {
     struct ninep_str name = req->t.trename.name;
-    char *path;
-    const char *last;
+    char old[FILE_NAME_MAX];
+    size_t old_len;
     struct file *dir;
     int error;
 
     if (file_ino(req->fid->file) == file_ino(req->fid->mount->root)) {
         return EBUSY;
     }
-    path = malloc(65536);
-    if (!path) {
-        return ENOMEM;
-    }
-    error = file_path(req->fid->file, path, 65536);
+    error = file_name(req->fid->file, &dir, old, &old_len);
     if (!error) {
-        error = file_parent(req->fid->file, &dir);
-    }
-    if (!error) {
-        last = strrchr(path, '/') + 1;
-        error = file_rename(dir, last, strlen(last), req->fid2->file, name.s,
+        error = file_rename(dir, old, old_len, req->fid2->file, name.s,
                             name.len, 0);
         file_unref(dir);
     }
-    free(path);
     return error;
 }
 
