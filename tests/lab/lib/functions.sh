@@ -491,7 +491,7 @@ sock() { in_guest -t "${SOCK_SECONDS:-120}" "$1" "/lab/socktest ${*:2}"; }
 
 case_end()
 {
-    local status=$? domid name
+    local status=$? name
 
     [ -z "${LAB_PAUSE:-}" ] || [ $status = 0 ] || [ $status = 77 ] ||
         exit $status
@@ -500,16 +500,9 @@ case_end()
         timeout 30 in_domain -t 20 "$(domid_of drv)" \
             'tail -c 300000 /var/log/lab/*.log' > /share/out/keep/drv.log 2>&1
     fi
-    if [ -n "${LAB_SHARED:-}" ]; then
-        for name in "${CREATED[@]}"; do
-            timeout 60 xl destroy "$name" > /dev/null 2>&1
-            rm -f "$LAB/domid-$name"
-        done
-        exit $status
-    fi
-    xl list | awk 'NR > 1 && $2 > 0 && $1 != "drv" { print $2, $1 }' |
-    while read -r domid name; do
-        timeout 60 xl destroy "$domid" > /dev/null 2>&1
+    # Only our own: several people may use one lab.
+    for name in "${CREATED[@]}"; do
+        timeout 60 xl destroy "$name" > /dev/null 2>&1
         rm -f "$LAB/domid-$name"
     done
     exit $status
