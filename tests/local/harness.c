@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -102,6 +103,8 @@ spawn(char *const argv[])
     pid_t pid = fork();
 
     if (!pid) {
+        /* Nothing outlives a test that is killed. */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         execv(argv[0], argv);
         perror(argv[0]);
         _exit(127);
