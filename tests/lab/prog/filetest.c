@@ -22,15 +22,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHECK(COND, ...)                                                      \
-    do {                                                                      \
-        if (!(COND)) {                                                        \
-            int error__ = errno;                                              \
-            printf("FAILED at line %d: ", __LINE__);                          \
-            printf(__VA_ARGS__);                                              \
-            printf(" (errno %d, %s)\n", error__, strerror(error__));          \
-            exit(1);                                                          \
-        }                                                                     \
+#define CHECK(COND, ...)                                             \
+    do {                                                             \
+        if (!(COND)) {                                               \
+            int error__ = errno;                                     \
+            printf("FAILED at line %d: ", __LINE__);                 \
+            printf(__VA_ARGS__);                                     \
+            printf(" (errno %d, %s)\n", error__, strerror(error__)); \
+            exit(1);                                                 \
+        }                                                            \
     } while (0)
 
 static uint64_t
@@ -131,8 +131,8 @@ check_rename(void)
     CHECK(rename("d2", "d2/d3/x") == -1 && errno == EINVAL,
           "a folder into itself");
     CHECK(n_links("d2") == 3, "links of a folder: %d", n_links("d2"));
-    CHECK(!rmdir("d2/d3") && !unlink("d2/g") && !rmdir("d2")
-          && !unlink("new"), "clean");
+    CHECK(!rmdir("d2/d3") && !unlink("d2/g") && !rmdir("d2") && !unlink("new"),
+          "clean");
 }
 
 static void
@@ -181,7 +181,7 @@ static void
 check_append(void)
 {
     enum { LINES = 400 };
-    int seen[2] = { 0, 0 };
+    int seen[2] = {0, 0};
     char line[16];
     FILE *f;
 
@@ -209,8 +209,9 @@ check_append(void)
     while (fgets(line, sizeof line, f)) {
         int p, i;
 
-        CHECK(sscanf(line, "%d %d", &p, &i) == 2 && (p == 0 || p == 1)
-              && i == seen[p], "line '%s' after %d", line, seen[p]);
+        CHECK(sscanf(line, "%d %d", &p, &i) == 2 && (p == 0 || p == 1) &&
+                  i == seen[p],
+              "line '%s' after %d", line, seen[p]);
         seen[p]++;
     }
     fclose(f);
@@ -229,8 +230,9 @@ check_xattrs(void)
     CHECK(!setxattr("x", "user.one", "1", 1, 0), "setxattr");
     memset(big, 'b', sizeof big);
     CHECK(!setxattr("x", "user.big", big, sizeof big, 0), "big");
-    CHECK(setxattr("x", "user.one", "2", 1, XATTR_CREATE) == -1
-          && errno == EEXIST, "XATTR_CREATE");
+    CHECK(setxattr("x", "user.one", "2", 1, XATTR_CREATE) == -1 &&
+              errno == EEXIST,
+          "XATTR_CREATE");
     CHECK(!setxattr("x", "user.one", "two", 3, XATTR_REPLACE), "replace");
     n = getxattr("x", "user.one", buf, sizeof buf);
     CHECK(n == 3 && !memcmp(buf, "two", 3), "getxattr %zd", n);
@@ -239,8 +241,8 @@ check_xattrs(void)
     n = listxattr("x", buf, sizeof buf);
     CHECK(n == 18, "listxattr %zd", n);
     CHECK(!removexattr("x", "user.one"), "removexattr");
-    CHECK(getxattr("x", "user.one", buf, sizeof buf) == -1
-          && errno == ENODATA, "removed");
+    CHECK(getxattr("x", "user.one", buf, sizeof buf) == -1 && errno == ENODATA,
+          "removed");
     CHECK(!unlink("x"), "unlink");
 }
 
@@ -275,8 +277,8 @@ check_mmap(void)
 static void
 check_attributes(void)
 {
-    struct timespec times[2] = { { .tv_sec = 1000000000, .tv_nsec = 5 },
-                                 { .tv_sec = 1100000000, .tv_nsec = 7 } };
+    struct timespec times[2] = {{.tv_sec = 1000000000, .tv_nsec = 5},
+                                {.tv_sec = 1100000000, .tv_nsec = 7}};
     struct stat st;
 
     make_file("t", "t");
@@ -285,8 +287,9 @@ check_attributes(void)
     CHECK(!stat("t", &st) && (st.st_mode & 07777) == 04751, "mode %o",
           st.st_mode);
     /* Linux's 9p cuts times that a program sets to whole seconds. */
-    CHECK(st.st_mtim.tv_sec == 1100000000
-          && (st.st_mtim.tv_nsec == 7 || st.st_mtim.tv_nsec == 0), "mtime");
+    CHECK(st.st_mtim.tv_sec == 1100000000 &&
+              (st.st_mtim.tv_nsec == 7 || st.st_mtim.tv_nsec == 0),
+          "mtime");
     if (!geteuid()) {
         CHECK(!chown("t", 1234, 4321), "chown");
         CHECK(!stat("t", &st) && st.st_uid == 1234 && st.st_gid == 4321,
@@ -297,8 +300,9 @@ check_attributes(void)
     }
     CHECK(!truncate("t", 100), "truncate");
     CHECK(!stat("t", &st) && st.st_size == 100, "size");
-    CHECK(open("t", O_CREAT | O_EXCL | O_WRONLY, 0600) == -1
-          && errno == EEXIST, "O_EXCL");
+    CHECK(open("t", O_CREAT | O_EXCL | O_WRONLY, 0600) == -1 &&
+              errno == EEXIST,
+          "O_EXCL");
     CHECK(!unlink("t"), "unlink");
     CHECK(open("t/x", O_CREAT | O_WRONLY, 0600) == -1 && errno == ENOENT,
           "no folder");
@@ -308,7 +312,7 @@ static void
 check_folder(void)
 {
     enum { N = 700 };
-    bool seen[N] = { false };
+    bool seen[N] = {false};
     struct dirent *entry;
     char name[300];
     int count = 0;
@@ -343,25 +347,24 @@ check_folder(void)
     CHECK(!unlink(name), "unlink");
     memset(name, 'n', 256);
     name[256] = '\0';
-    CHECK(open(name, O_CREAT | O_WRONLY, 0600) == -1
-          && errno == ENAMETOOLONG, "256 bytes");
+    CHECK(open(name, O_CREAT | O_WRONLY, 0600) == -1 && errno == ENAMETOOLONG,
+          "256 bytes");
 }
 
 static void
 check_locks(void)
 {
-    struct flock lock = { .l_type = F_WRLCK, .l_start = 10, .l_len = 10 };
+    struct flock lock = {.l_type = F_WRLCK, .l_start = 10, .l_len = 10};
     int fd = open("l", O_CREAT | O_RDWR, 0644);
     int status;
 
     CHECK(fd >= 0 && !fcntl(fd, F_SETLK, &lock), "lock");
     if (!fork()) {
-        struct flock other = { .l_type = F_WRLCK, .l_start = 15,
-                               .l_len = 1 };
+        struct flock other = {.l_type = F_WRLCK, .l_start = 15, .l_len = 1};
         int again = open("l", O_RDWR);
 
-        if (fcntl(again, F_SETLK, &other) != -1
-            || (errno != EAGAIN && errno != EACCES)) {
+        if (fcntl(again, F_SETLK, &other) != -1 ||
+            (errno != EAGAIN && errno != EACCES)) {
             _exit(1);
         }
         other.l_start = 20;
@@ -380,11 +383,11 @@ cmd_semantics(char **argv)
         const char *name;
         void (*run)(void);
     } checks[] = {
-        { "links", check_links },       { "rename", check_rename },
-        { "unlinked", check_unlinked }, { "sparse", check_sparse },
-        { "append", check_append },     { "xattrs", check_xattrs },
-        { "mmap", check_mmap },         { "attributes", check_attributes },
-        { "folder", check_folder },     { "locks", check_locks },
+        {"links", check_links},       {"rename", check_rename},
+        {"unlinked", check_unlinked}, {"sparse", check_sparse},
+        {"append", check_append},     {"xattrs", check_xattrs},
+        {"mmap", check_mmap},         {"attributes", check_attributes},
+        {"folder", check_folder},     {"locks", check_locks},
     };
     int failed = 0;
 
@@ -428,7 +431,9 @@ cmd_fsx(char **argv)
             length = MAX - offset;
         }
         switch (rand_r(&seed) % 10) {
-        case 0: case 1: case 2:
+        case 0:
+        case 1:
+        case 2:
             for (size_t j = 0; j < length; j++) {
                 good[offset + j] = i + j * 31 + 1;
             }
@@ -462,11 +467,11 @@ cmd_fsx(char **argv)
             break;
         default:
             n = pread(fd, buf, length, offset);
-            CHECK(n == (ssize_t) (offset >= size ? 0
+            CHECK(n == (ssize_t) (offset >= size           ? 0
                                   : length < size - offset ? length
-                                  : size - offset),
-                  "op %d: read %zu at %zu of %zu gives %zd", i, length,
-                  offset, size, n);
+                                                           : size - offset),
+                  "op %d: read %zu at %zu of %zu gives %zd", i, length, offset,
+                  size, n);
             CHECK(!memcmp(buf, good + offset, n), "op %d: content at %zu", i,
                   offset);
         }
@@ -494,8 +499,8 @@ cmd_synced(char **argv)
         snprintf(name, sizeof name, "synced-%d", i);
         snprintf(text, sizeof text, "content of %d\n", i * 7919);
         fd = open(name, O_CREAT | O_WRONLY, 0644);
-        if (fd < 0 || write(fd, text, strlen(text)) < 0 || fsync(fd)
-            || fsync(dir)) {
+        if (fd < 0 || write(fd, text, strlen(text)) < 0 || fsync(fd) ||
+            fsync(dir)) {
             return 1;
         }
         close(fd);
@@ -572,10 +577,10 @@ static const struct command {
     int (*run)(char **argv);
     const char *usage;
 } commands[] = {
-    { "semantics", 0, cmd_semantics, "" },
-    { "fsx", 2, cmd_fsx, "SEED OPERATIONS" },
-    { "synced", 1, cmd_synced, "COUNT" },
-    { "bench", 2, cmd_bench, "create|stat|read|remove|seqwrite|seqread N" },
+    {"semantics", 0, cmd_semantics, ""},
+    {"fsx", 2, cmd_fsx, "SEED OPERATIONS"},
+    {"synced", 1, cmd_synced, "COUNT"},
+    {"bench", 2, cmd_bench, "create|stat|read|remove|seqwrite|seqread N"},
 };
 
 int
@@ -584,15 +589,13 @@ main(int argc, char **argv)
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         const struct command *c = &commands[i];
 
-        if (argc >= 3 && !strcmp(argv[1], c->name)
-            && argc - 3 == c->n_args) {
+        if (argc >= 3 && !strcmp(argv[1], c->name) && argc - 3 == c->n_args) {
             CHECK(!chdir(argv[2]), "chdir %s", argv[2]);
             return c->run(argv + 3);
         }
     }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-        printf("filetest %s FOLDER %s\n", commands[i].name,
-               commands[i].usage);
+        printf("filetest %s FOLDER %s\n", commands[i].name, commands[i].usage);
     }
     return 2;
 }
