@@ -17,7 +17,7 @@ in_drv 'killall -KILL xenlift-guest; true'
 put_drv /share/prog/sock-evil /tmp/sock-evil
 domid=$(domid_of v)
 bad=0
-while read -r scenario wanted; do
+while read -r -u 3 scenario wanted; do
     in_drv "DOMID=$(domid_of drv) setsid /tmp/sock-evil $domid $scenario \
         > /tmp/evil.out 2>&1 < /dev/null &"
     in_guest v 'insmod /lab/xenlift_sock.ko' || fail "insmod ($scenario)"
@@ -27,7 +27,7 @@ while read -r scenario wanted; do
     note "$scenario: guest saw '$got'; $(in_drv 'tail -1 /tmp/evil.out')"
     [[ "$got" =~ ^($wanted)$ ]] || { note "wanted '$wanted'"; bad=1; }
     in_drv 'killall -KILL sock-evil 2> /dev/null; true'
-done << 'LIST'
+done 3<< 'LIST'
 stray connect ECONNRESET
 twice connect ECONNREFUSED
 command connect ECONNRESET
