@@ -187,7 +187,7 @@ tree_entry_decode(const void *data, size_t size, struct tree_entry *e)
     }
     e->name = (const char *) p;
     e->name_len = end - p;
-    return 0;
+    return memchr(p, '/', end - p) || memchr(p, '\0', end - p) ? EBADMSG : 0;
 }
 
 /* Content. */
