@@ -16,3 +16,4 @@ $(call unit,test-tree,tests/unit/test-tree.c,crash vafs-tree vafs-store lift,-lz
 $(call unit,test-branch-model,tests/unit/test-branch-model.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
 $(call unit,test-branch-crash,tests/unit/test-branch-crash.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
 $(call unit,test-branch,tests/unit/test-branch.c tests/unit/branch-helper.c,crash vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson)
+$(call unit,test-branch-oom,tests/unit/test-branch-oom.c,vafs-branch vafs-tree vafs-store lift,-lzstd -lxxhash -lcrypto -ljansson -Wl$(comma)--wrap=malloc$(comma)--wrap=calloc$(comma)--wrap=realloc$(comma)--wrap=mmap)
