@@ -2,8 +2,8 @@
 #
 # A backend that breaks the protocol, rule by rule: the module ends the socket
 # or resets the device, the guest lives on, and a good backend finds it ready.
-# lab-kernels: 6.1 6.12
-# lab-seconds: 300
+# lab-tier: long
+# lab-seconds: 600
 need xenliftd xenlift-guest
 stack_up sockets
 server_up
