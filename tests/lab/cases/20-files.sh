@@ -4,7 +4,7 @@
 # sparse files, appends from two processes, attributes, mmap, locks, and random
 # operations against a copy in memory.
 # lab-kernels: 6.1 6.12
-# lab-seconds: 300
+# lab-seconds: 480
 need xenliftd xenlift-guest vafsd vafs
 stack_up
 leak_mark
@@ -13,12 +13,12 @@ expect "mount" in_guest f 'modprobe -a 9p 9pnet_xen && mkdir -p /mnt/d && i=0
     until mount -t 9p -o trans=xen,version=9p2000.L,access=client data /mnt/d; do
         i=$((i+1)); [ $i -lt 50 ] || exit 1; usleep 200000; done
     mkdir -p /mnt/d/t && df /mnt/d'
-expect "semantics" in_guest -t 120 f '/lab/filetest semantics /mnt/d/t'
+expect "semantics" in_guest -t 240 f '/lab/filetest semantics /mnt/d/t'
 for seed in 1 2 3; do
     expect "random operations, seed $seed" \
-        in_guest -t 120 f "/lab/filetest fsx /mnt/d/t $seed 600"
+        in_guest -t 240 f "/lab/filetest fsx /mnt/d/t $seed 600"
 done
-expect "random operations, mapped and cached" in_guest -t 120 f '
+expect "random operations, mapped and cached" in_guest -t 240 f '
     umount /mnt/d &&
     mount -t 9p -o trans=xen,version=9p2000.L,access=client,cache=mmap,msize=524288 data /mnt/d &&
     /lab/filetest fsx /mnt/d/t 4 600'
