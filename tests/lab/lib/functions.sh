@@ -362,6 +362,27 @@ leakcheck()
     fail "something leaked (< before, > after)"
 }
 
+# The emulated processor can end any PVH domain by a triple fault, the driver
+# domain too; xl then starts it again, under a new number.  To be called before
+# a case does anything: makes such a new one usable.
+drv_check()
+{
+    local id
+
+    if ! wait_until 30 xl list drv; then
+        note "the driver domain is gone; making a new one"
+        rm -f $LAB/installed
+        drv_create || fail "no driver domain"
+        return
+    fi
+    id=$(xl domid drv)
+    [ "$id" != "$(domid_of drv)" ] || return 0
+    note "the driver domain was restarted; it is domain $id now"
+    echo "$id" > $LAB/domid-drv
+    rm -f $LAB/installed
+    in_drv -t 180 true || fail "the new driver domain does not answer"
+}
+
 # A disk whose backend is in the driver domain: a sparse file behind a loop
 # device there.  disk_of_drv FILE MIB prints the device.
 disk_of_drv()
@@ -451,6 +472,7 @@ drv_kill()
 
 stack_up()
 {
+    drv_check
     drv_install || fail "cannot install our programs in drv"
     if [ "${1:-}" != sockets ] && have vafsd; then
         in_drv "[ -d $STORE ] || vafs init $STORE" ||
