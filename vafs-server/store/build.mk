@@ -8,6 +8,7 @@ $(call library,vafs-store,\
 	vafs-server/store/crc32c.c \
 	vafs-server/store/dump.c \
 	vafs-server/store/file.c \
+	vafs-server/store/gc.c \
 	vafs-server/store/index.c \
 	vafs-server/store/index-rebuild.c \
 	vafs-server/store/journal.c \

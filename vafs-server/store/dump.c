@@ -93,7 +93,7 @@ dump_segments__(struct store *store, bool records, FILE *f)
     struct segment *seg;
     int error = 0;
 
-    for (size_t i = 0; !error && (seg = segments_nth(store->segs, i)); i++) {
+    for (seg = NULL; !error && (seg = segments_after(store->segs, seg));) {
         uint32_t end = __atomic_load_n(&seg->end, __ATOMIC_ACQUIRE);
 
         fprintf(f, "segment %016" PRIx64 ": %s, %s, end %u, durable %u\n",

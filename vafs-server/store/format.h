@@ -50,8 +50,8 @@ enum sb_layout {
     SB_OFS_ROOT_LENGTH = 172,  /* 32 bits */
     SB_OFS_NEXT_PACK = 176,    /* no pack at or above existed yet */
     SB_OFS_WRITER = 184,       /* 16 bits: this server's part of pack ids */
-    SB_OFS_GC_WATERMARK = 192, /* position; reserved for GC, zero */
-    SB_OFS_GC_EPOCH = 200,     /* reserved for GC, zero */
+    SB_OFS_GC_WATERMARK = 192, /* position; the last collection looked below */
+    SB_OFS_GC_EPOCH = 200,     /* number of collections */
     SB_OFS_OPAQUE = 512,       /* 512 bytes of the store's user */
     SB_OFS_SUM = 4088,         /* XXH3-64 of bytes 0..4087 */
 };
@@ -71,7 +71,7 @@ enum seg_layout {
     SEG_OFS_MAGIC = 0,
     SEG_OFS_FORMAT = 8,
     SEG_OFS_CLASS = 9,       /* enum store_class */
-    SEG_OFS_GENERATION = 10, /* 0 = written by puts, 1 = by compaction */
+    SEG_OFS_GENERATION = 10, /* enum segment_generation */
     SEG_OFS_UUID = 16,       /* of the store */
     SEG_OFS_PACK = 32,
     SEG_OFS_BASE = 40, /* position of offset 0 */
@@ -179,9 +179,8 @@ enum run_layout {
 #define MAN_FORMAT 1
 #define MAN_HEADER_SIZE 64
 #define MAN_RUN_SIZE 16 /* number 8, tier 4, zero 4 */
-#define MAN_SEGMENT_SIZE                               \
-    16 /* pack 8, covered 4, class 1, sealed 1, zero 2 \
-        */
+#define MAN_SEGMENT_SIZE \
+    16 /* pack 8, covered 4, class, sealed, generation, zero: 1 */
 
 enum man_layout {
     MAN_OFS_MAGIC = 0,

@@ -30,7 +30,8 @@ struct index {
     /* What runs and 'frozen' cover together. */
     struct manifest_segment *pending;
     uint32_t n_pending;
-    bool damaged; /* Atomic. */
+    bool no_manifest; /* There was no room for one. */
+    bool damaged;     /* Atomic. */
 };
 
 struct run_set *run_set_create__(uint32_t n);

@@ -65,12 +65,18 @@ rebuild_entry__(void *r_, const struct segment *seg, uint32_t offset,
                 uint32_t location, const struct store_id *id)
 {
     struct rebuild *r = r_;
-    struct index_entry entry = {
-        .id = *id, .pack = seg->pack, .offset = offset, .location = location};
+    struct index_entry other, entry = {.id = *id,
+                                       .pack = seg->pack,
+                                       .offset = offset,
+                                       .location = location};
     int error;
 
     if (offset >= r->covered) {
         return 0; /* Came later; is in the memtable. */
+    }
+    if (__atomic_load_n(&seg->condemned, __ATOMIC_ACQUIRE) &&
+        !index_find(r->built, id, false, &other)) {
+        return 0; /* The copy that was made of it counts. */
     }
     error = r->accept(r->aux, r->built, &entry);
     if (!error) {
@@ -90,18 +96,19 @@ rebuild_capture__(struct index *index)
 {
     int error;
 
-    for (int i = 0; i < STORE_N_CLASSES; i++) {
+    for (int i = 0; i < SEGMENT_N_APPENDERS; i++) {
         segments_lock(index->segs, i);
     }
     error = index_capture__(index);
-    for (int i = STORE_N_CLASSES; i--;) {
+    for (int i = SEGMENT_N_APPENDERS; i--;) {
         segments_unlock(index->segs, i);
     }
     return error;
 }
 
+/* Reads the segments of one generation. */
 static int
-rebuild_fill__(struct rebuild *r)
+rebuild_fill_generation__(struct rebuild *r, int generation)
 {
     struct index *index = r->index;
     int error = 0;
@@ -110,10 +117,29 @@ rebuild_fill__(struct rebuild *r)
         struct segment *seg =
             segments_find(index->segs, index->pending[i].pack);
 
+        if (index->pending[i].generation != generation) {
+            continue;
+        }
         r->covered = index->pending[i].covered;
         if (seg) {
             error = segment_entries(index->segs, seg, rebuild_entry__, r);
         }
+    }
+    return error;
+}
+
+static int
+rebuild_fill__(struct rebuild *r)
+{
+    int error;
+
+    /* Bases first. */
+    error = rebuild_fill_generation__(r, SEGMENT_WHOLE);
+    if (!error) {
+        error = rebuild_fill_generation__(r, SEGMENT_DELTAS);
+    }
+    if (!error) {
+        error = rebuild_fill_generation__(r, SEGMENT_PUT);
     }
     if (!error && memtable_count(r->built->active)) {
         error = rebuild_spill__(r->built);

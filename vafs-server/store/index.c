@@ -281,14 +281,14 @@ index_capture__(struct index *index)
 {
     struct manifest_segment *pending;
     size_t n = segments_count(index->segs);
-    struct segment *seg;
+    struct segment *seg = NULL;
     uint32_t n_pending = 0;
 
     pending = calloc(n + 1, sizeof *pending);
     if (!pending) {
         return ENOMEM;
     }
-    for (size_t i = 0; i < n && (seg = segments_nth(index->segs, i)); i++) {
+    while (n_pending < n && (seg = segments_after(index->segs, seg))) {
         struct manifest_segment *p = &pending[n_pending];
 
         if (seg->class == STORE_CLASS_TRANSIENT ||
@@ -298,6 +298,7 @@ index_capture__(struct index *index)
         p->pack = seg->pack;
         p->covered = seg->end;
         p->class = seg->class;
+        p->generation = seg->generation;
         pthread_mutex_lock(&index->segs->mutex);
         p->sealed = seg->state == SEGMENT_SEALED;
         pthread_mutex_unlock(&index->segs->mutex);
@@ -318,7 +319,7 @@ index_freeze__(struct index *index)
     if (!active) {
         return ENOMEM;
     }
-    for (int i = 0; i < STORE_N_CLASSES; i++) {
+    for (int i = 0; i < SEGMENT_N_APPENDERS; i++) {
         segments_lock(index->segs, i);
     }
     error = index_capture__(index);
@@ -328,7 +329,7 @@ index_freeze__(struct index *index)
         index->active = active;
         pthread_rwlock_unlock(&index->lock);
     }
-    for (int i = STORE_N_CLASSES; i--;) {
+    for (int i = SEGMENT_N_APPENDERS; i--;) {
         segments_unlock(index->segs, i);
     }
     if (error) {
@@ -411,14 +412,14 @@ index_publish__(struct index *index, struct run_set *set, bool drop_frozen)
         free(m.runs);
         return error;
     }
+    index->no_manifest = false;
     /* 'pending' now belongs to the manifest. */
+    pthread_rwlock_wrlock(&index->lock);
     free(index->manifest.runs);
     free(index->manifest.segments);
     index->manifest = m;
     index->pending = NULL;
     index->n_pending = 0;
-
-    pthread_rwlock_wrlock(&index->lock);
     old_set = index->runs;
     index->runs = set;
     if (drop_frozen) {
@@ -510,6 +511,79 @@ index_flush(struct index *index)
         COVERAGE_INC(store_index_flush);
     }
     return error;
+}
+
+/* Segments that are collected. */
+
+bool
+index_claims(struct index *index, uint64_t pack)
+{
+    bool claims;
+
+    pthread_rwlock_rdlock(&index->lock);
+    claims = manifest_find(&index->manifest, pack) != NULL;
+    pthread_rwlock_unlock(&index->lock);
+    return claims;
+}
+
+/* Copies 'n' segments but for 'pack'; returns how many. */
+static uint32_t
+index_without__(const struct manifest_segment *from, uint32_t n, uint64_t pack,
+                struct manifest_segment *to)
+{
+    uint32_t n_to = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (from[i].pack != pack) {
+            to[n_to++] = from[i];
+        }
+    }
+    return n_to;
+}
+
+int
+index_forget(struct index *index, uint64_t pack)
+{
+    struct manifest m = index->manifest;
+    struct manifest_segment *old = m.segments;
+    int error;
+
+    if (index->pending) {
+        index->n_pending = index_without__(index->pending, index->n_pending,
+                                           pack, index->pending);
+    }
+    if (index_is_damaged(index)) {
+        return EBADMSG;
+    }
+    if (!manifest_find(&m, pack) && !index->no_manifest) {
+        return 0;
+    }
+    m.segments = calloc(m.n_segments + 1, sizeof *m.segments);
+    if (!m.segments) {
+        return ENOMEM;
+    }
+    m.n_segments = index_without__(old, m.n_segments, pack, m.segments);
+    error = manifest_write(index->files, index->uuid, &m);
+    if (error == ENOSPC) {
+        /* Removing the old one forgets everything, and makes room. */
+        error = index->files->ops->unlink(index->files, "idx/manifest");
+        error = error == ENOENT ? 0 : error;
+        if (!error) {
+            error = index->files->ops->sync_dir(index->files, "idx");
+        }
+        index->no_manifest = true;
+    } else if (!error) {
+        index->no_manifest = false;
+    }
+    if (error) {
+        free(m.segments);
+        return error;
+    }
+    pthread_rwlock_wrlock(&index->lock);
+    index->manifest = m;
+    pthread_rwlock_unlock(&index->lock);
+    free(old);
+    return 0;
 }
 
 /* Merging. */

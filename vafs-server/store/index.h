@@ -54,6 +54,15 @@ bool index_find_new(struct index *, const struct store_id *, bool transient,
 /* Under the class's mutex, between append and publish. */
 int index_insert(struct index *, const struct index_entry *) NODISCARD;
 
+/* Says durably that no record of 'pack' counts any more, which then may be
+ * removed: entries for it that are in runs mean nothing.  On a full disk this
+ * may cost the manifest; the next call, or flush, writes one again ('pack' 0
+ * forgets nothing).  The thread that flushes. */
+int index_forget(struct index *, uint64_t pack) NODISCARD;
+/* Does the manifest say that there are records of 'pack'?  If it does and the
+ * segment is not there, it was lost, else it was collected. */
+bool index_claims(struct index *, uint64_t pack);
+
 /* A run turned out to be damaged. */
 bool index_is_damaged(const struct index *);
 /* Builds new runs from all segments, beside the old ones, and changes over.

@@ -61,6 +61,7 @@ manifest_decode__(const uint8_t *data, size_t size, const uint8_t uuid[16],
         m->segments[i].covered = get_le32(p + 8);
         m->segments[i].class = p[12];
         m->segments[i].sealed = p[13];
+        m->segments[i].generation = p[14] < 3 ? p[14] : 0;
     }
     return 0;
 }
@@ -118,6 +119,7 @@ manifest_encode__(uint8_t *data, size_t size, const uint8_t uuid[16],
         put_le32(p + 8, m->segments[i].covered);
         p[12] = m->segments[i].class;
         p[13] = m->segments[i].sealed;
+        p[14] = m->segments[i].generation;
     }
     put_le64(data + MAN_OFS_SUM, manifest_sum__(data, size));
 }

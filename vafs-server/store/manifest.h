@@ -16,7 +16,7 @@ struct manifest_run {
 struct manifest_segment {
     uint64_t pack;
     uint32_t covered;
-    uint8_t class;
+    uint8_t class, generation;
     bool sealed; /* No record will follow. */
 };
 

@@ -79,6 +79,45 @@ store_forget_damaged__(struct store *store, const struct store_id *id)
     pthread_mutex_unlock(&store->damaged_mutex);
 }
 
+/* Looking up. */
+
+bool
+store_is_gone__(struct store *store, uint64_t pack)
+{
+    return !segments_find(store->segs, pack) &&
+           !index_claims(store->index, pack);
+}
+
+int
+store_find__(struct store *store, const struct store_id *id, bool transient,
+             struct index_entry *entry, struct segment **ret_seg)
+{
+    struct segment *seg;
+    int error;
+
+    error = index_find(store->index, id, transient, entry);
+    if (error) {
+        return error;
+    }
+    seg = segments_find(store->segs, entry->pack);
+    if (!seg) {
+        struct index_entry now;
+
+        /* It may just have been moved. */
+        error = index_find(store->index, id, transient, &now);
+        if (!error && now.pack != entry->pack) {
+            return store_find__(store, id, transient, entry, ret_seg);
+        }
+        return error                                     ? error
+               : index_claims(store->index, entry->pack) ? EBADMSG
+                                                         : ENOENT;
+    }
+    if (ret_seg) {
+        *ret_seg = seg;
+    }
+    return 0;
+}
+
 /* Reading. */
 
 /* Reads the object 'id' for use as a base. */
@@ -89,14 +128,14 @@ store_get_base__(struct store *store, const struct store_id *id, uint8_t kind,
     struct index_entry entry;
     int error;
 
-    error = index_find(store->index, id, false, &entry);
-    if (error) {
-        return error == ENOENT ? EBADMSG : error;
+    error = store_find__(store, id, false, &entry, NULL);
+    if (!error && entry.location & LOC_DELTA) {
+        error = EBADMSG; /* Chains are never written. */
     }
-    if (entry.location & LOC_DELTA) {
-        return EBADMSG; /* Chains are never written. */
+    if (!error) {
+        error = store_get(store, id, kind, ret);
     }
-    return store_get(store, id, kind, ret);
+    return error == ENOENT ? EBADMSG : error;
 }
 
 /* Unpacks a delta.  'record' lies in this thread's read buffer, which reading
@@ -186,12 +225,16 @@ store_get(struct store *store, const struct store_id *id, uint8_t kind,
         STORE_COUNT(store, n_get_hits, 1);
     } else {
         COVERAGE_INC(store_get_miss);
-        error = index_find(store->index, id, true, &entry);
-        if (!error) {
-            error = store_read__(store, &entry, &object);
-            if (error == EBADMSG) {
-                store_note_damaged__(store, id);
+        do {
+            error = store_find__(store, id, true, &entry, NULL);
+            if (error) {
+                break;
             }
+            error = store_read__(store, &entry, &object);
+            /* Again if it was moved meanwhile. */
+        } while (error == EBADMSG && store_is_gone__(store, entry.pack));
+        if (error == EBADMSG) {
+            store_note_damaged__(store, id);
         }
         if (error) {
             return error;
@@ -385,7 +428,8 @@ store_get_range(struct store *store, const struct store_id *id, uint8_t kind,
     size = MIN(size, (size_t) STORE_OBJECT_MAX);
     object = cache_get(store->cache, id);
     if (!object) {
-        error = index_find(store->index, id, true, &entry);
+    again:
+        error = store_find__(store, id, true, &entry, NULL);
         if (error) {
             return error;
         }
@@ -393,6 +437,9 @@ store_get_range(struct store *store, const struct store_id *id, uint8_t kind,
             STORE_COUNT(store, n_gets, 1);
             error = store_read_range__(store, &entry, kind, offset, buffer,
                                        size, ret_n);
+            if (error == EBADMSG && store_is_gone__(store, entry.pack)) {
+                goto again; /* It was moved. */
+            }
             if (error == EBADMSG) {
                 store_note_damaged__(store, id);
             }
@@ -436,7 +483,7 @@ store_has(struct store *store, const struct store_id *id,
     struct index_entry entry;
     int error;
 
-    error = index_find(store->index, id, true, &entry);
+    error = store_find__(store, id, true, &entry, NULL);
     if (!error && ret) {
         store_fill_info__(store, &entry, ret);
     }
@@ -549,6 +596,7 @@ store_find_base__(struct store *store, const struct store_put *put,
                   const struct store_id *id, size_t *delta_max)
 {
     struct index_entry entry;
+    struct segment *seg;
     struct object *base;
 
     if (!put->base || store_id_is_zero(put->base) || !store->level ||
@@ -569,8 +617,9 @@ store_find_base__(struct store *store, const struct store_put *put,
     /* The size of the base on disk estimates what 'put' would take in full. */
     if (!store_id_is_zero(object_base(base)) || !base->size ||
         store_id_equal(&base->id, id) ||
-        index_find(store->index, &base->id, false, &entry) ||
-        entry.location & LOC_DELTA || !store_prove__(base)) {
+        store_find__(store, &base->id, false, &entry, &seg) ||
+        entry.location & LOC_DELTA || !store_prove__(base) ||
+        !gc_hold__(store, &base->id, seg)) {
         object_unref(base);
         return NULL;
     }
@@ -619,7 +668,8 @@ store_append__(struct store *store, struct store_put *put, uint8_t *data,
     if (!fresh &&
         index_find_new(store->index, &put->id, class == STORE_CLASS_TRANSIENT,
                        &entry) &&
-        (seg = segments_find(store->segs, entry.pack))) {
+        (seg = segments_find(store->segs, entry.pack)) &&
+        gc_hold__(store, &put->id, seg)) {
         segments_unlock(store->segs, class);
         store_put_existed__(store, &entry, seg, put, needs);
         return 0;
@@ -667,8 +717,8 @@ store_find_for_put__(struct store *store, const struct store_put *put,
                        put->flags & STORE_PUT_TRANSIENT, entry);
     if (!error) {
         *ret_seg = segments_find(store->segs, entry->pack);
-        *fresh = !*ret_seg;
-        return *ret_seg ? 0 : ENOENT;
+        *fresh = !*ret_seg || !gc_hold_entry__(store, entry, *ret_seg);
+        return *fresh ? ENOENT : 0;
     }
     /* An index that cannot be read makes copies, not failures. */
     return error == ENOMEM ? error : ENOENT;
@@ -683,9 +733,10 @@ store_level_of__(const struct store *store, const struct store_put *put)
                                       : store->level;
 }
 
-int
-store_put(struct store *store, struct store_put *put,
-          struct store_needs *needs)
+/* Puts an object whose name is known, under gc_lock. */
+static int
+store_put__(struct store *store, struct store_put *put,
+            struct store_needs *needs)
 {
     struct object *base = NULL;
     struct index_entry entry;
@@ -695,23 +746,6 @@ store_put(struct store *store, struct store_put *put,
     uint8_t *data;
     int error;
 
-    if (!put->kind || put->size > STORE_OBJECT_MAX) {
-        return EINVAL;
-    }
-    if (put->domain) {
-        return EOPNOTSUPP;
-    }
-    error = store_check_writable__(store);
-    if (!error) {
-        error =
-            codec_hash(put->kind, put->format, put->data, put->size, &put->id);
-    }
-    if (error) {
-        return error;
-    }
-    COVERAGE_INC(store_put);
-    STORE_COUNT(store, n_puts, 1);
-    STORE_COUNT(store, put_plain, put->size);
     error = store_find_for_put__(store, put, &fresh, &entry, &seg);
     if (error != ENOENT) {
         if (!error) {
@@ -744,13 +778,44 @@ store_put(struct store *store, struct store_put *put,
             STORE_COUNT(store, n_put_delta, delta);
             COVERAGE_ADD(store_put_delta, delta);
         }
-        if (fresh) {
+        if (fresh && store_is_damaged__(store, &put->id)) {
             store_forget_damaged__(store, &put->id);
             COVERAGE_INC(store_put_repaired);
         }
-        upkeep_kick(store);
     }
     object_unref(base);
+    return error;
+}
+
+int
+store_put(struct store *store, struct store_put *put,
+          struct store_needs *needs)
+{
+    int error;
+
+    if (!put->kind || put->size > STORE_OBJECT_MAX) {
+        return EINVAL;
+    }
+    if (put->domain) {
+        return EOPNOTSUPP;
+    }
+    error = store_check_writable__(store);
+    if (!error) {
+        error =
+            codec_hash(put->kind, put->format, put->data, put->size, &put->id);
+    }
+    if (error) {
+        return error;
+    }
+    COVERAGE_INC(store_put);
+    STORE_COUNT(store, n_puts, 1);
+    STORE_COUNT(store, put_plain, put->size);
+    pthread_rwlock_rdlock(&store->gc_lock);
+    error = store_put__(store, put, needs);
+    pthread_rwlock_unlock(&store->gc_lock);
+    if (!error && !put->existed) {
+        upkeep_kick(store);
+    }
     return error;
 }
 

@@ -200,6 +200,44 @@ segment_check_header(struct segments *segs, struct segment *seg,
     return 0;
 }
 
+int
+segment_learn_generation(struct segments *segs, struct segment *seg)
+{
+    uint8_t data[SEG_HEADER_SIZE + REC_HEAD_MAX];
+    enum store_class class;
+    struct codec_record r;
+    size_t n;
+    int error;
+
+    error = segment_check_header(segs, seg, &class);
+    if (error && error != EBADMSG) {
+        return error;
+    }
+    if (segment_acquire(segs, seg)) {
+        return 0; /* segment_recover() will say why. */
+    }
+    if (file_pread(segs->files, seg->file, data, sizeof data, 0, &n)) {
+        n = 0;
+    }
+    segment_release(segs, seg);
+    if (!error) {
+        seg->generation = n > SEG_OFS_GENERATION && data[SEG_OFS_GENERATION] <
+                                                        SEGMENT_N_GENERATIONS
+                              ? data[SEG_OFS_GENERATION]
+                              : SEGMENT_PUT;
+    } else if (n > SEG_HEADER_SIZE &&
+               !codec_parse(data + SEG_HEADER_SIZE, n - SEG_HEADER_SIZE,
+                            seg->salt, &r) &&
+               r.position !=
+                   ((seg->pack & PACK_COUNTER_MASK) << SEG_POSITION_SHIFT) +
+                       SEG_HEADER_SIZE) {
+        /* A record that keeps its position was moved. */
+        seg->generation =
+            r.encoding == REC_DELTA ? SEGMENT_DELTAS : SEGMENT_WHOLE;
+    }
+    return 0;
+}
+
 /* Footers. */
 
 /* Reads and checks the trailer.  ENOENT: there is none. */
@@ -392,7 +430,7 @@ segments_seal_full(struct segments *segs)
 {
     struct segment *seg;
 
-    for (size_t i = 0; (seg = segments_nth(segs, i)); i++) {
+    for (seg = NULL; (seg = segments_after(segs, seg));) {
         bool full;
         int error;
 

@@ -71,7 +71,7 @@ segments_create(struct file_layer *files, struct health *health,
     segs->read_only = read_only;
     list_init(&segs->idle);
     pthread_mutex_init(&segs->mutex, NULL);
-    for (size_t i = 0; i < STORE_N_CLASSES; i++) {
+    for (size_t i = 0; i < SEGMENT_N_APPENDERS; i++) {
         pthread_mutex_init(&segs->appenders[i].mutex, NULL);
     }
     *ret = segs;
@@ -92,7 +92,16 @@ segments_destroy(struct segments *segs)
         }
         segment_free__(seg);
     }
-    for (size_t i = 0; i < STORE_N_CLASSES; i++) {
+    while (segs->gone) {
+        struct segment *seg = segs->gone;
+
+        segs->gone = seg->next_gone;
+        if (seg->file >= 0) {
+            segs->files->ops->close(segs->files, seg->file);
+        }
+        segment_free__(seg);
+    }
+    for (size_t i = 0; i < SEGMENT_N_APPENDERS; i++) {
         pthread_mutex_destroy(&segs->appenders[i].mutex);
         free(segs->appenders[i].spares);
     }
@@ -216,12 +225,14 @@ segments_count(struct segments *segs)
 }
 
 struct segment *
-segments_nth(struct segments *segs, size_t index)
+segments_after(struct segments *segs, const struct segment *prev)
 {
     struct segment *seg;
+    size_t rank;
 
     pthread_mutex_lock(&segs->mutex);
-    seg = index < segs->n ? segs->all[index] : NULL;
+    rank = prev ? segments_rank__(segs, prev->pack + 1) : 0;
+    seg = rank < segs->n ? segs->all[rank] : NULL;
     pthread_mutex_unlock(&segs->mutex);
     return seg;
 }
@@ -245,7 +256,9 @@ segment_acquire(struct segments *segs, struct segment *seg)
     int error = 0;
 
     pthread_mutex_lock(&segs->mutex);
-    if (seg->file < 0) {
+    if (seg->file < 0 && seg->gone) {
+        error = ENOENT;
+    } else if (seg->file < 0) {
         char name[SEGMENT_NAME_SIZE];
         int file;
 
@@ -269,7 +282,11 @@ void
 segment_release(struct segments *segs, struct segment *seg)
 {
     pthread_mutex_lock(&segs->mutex);
-    if (!--seg->n_users) {
+    if (!--seg->n_users && seg->gone) {
+        segs->files->ops->close(segs->files, seg->file);
+        seg->file = -1;
+        segs->n_open--;
+    } else if (!seg->n_users) {
         list_push_back(&segs->idle, &seg->idle);
         if (segs->n_open > SEGMENTS_MAX_OPEN) {
             struct segment *victim = CONTAINER_OF(list_pop_front(&segs->idle),
@@ -334,6 +351,7 @@ segment_write_header__(const struct segments *segs, const struct segment *seg,
     put_le64(header + SEG_OFS_MAGIC, SEG_MAGIC);
     header[SEG_OFS_FORMAT] = SEG_FORMAT;
     header[SEG_OFS_CLASS] = seg->class;
+    header[SEG_OFS_GENERATION] = seg->generation;
     memcpy(header + SEG_OFS_UUID, segs->uuid, sizeof segs->uuid);
     put_le64(header + SEG_OFS_PACK, seg->pack);
     put_le64(header + SEG_OFS_BASE, (seg->pack & PACK_COUNTER_MASK)
@@ -413,7 +431,8 @@ segments_new__(struct segments *segs, enum store_class class,
     if (!seg) {
         return ENOMEM;
     }
-    seg->class = class;
+    seg->class = class % STORE_N_CLASSES;
+    seg->generation = (uint8_t) (class / STORE_N_CLASSES);
     seg->end = SEG_HEADER_SIZE;
     error = segment_make_file__(segs, seg, &allocate, shrink, &file);
     if (error) {
@@ -526,6 +545,9 @@ segments_append(struct segments *segs, enum store_class class, uint8_t *record,
     place->size = (uint32_t) size;
     place->position =
         ((seg->pack & PACK_COUNTER_MASK) << SEG_POSITION_SHIFT) + seg->end;
+    if (seg->generation != SEGMENT_PUT) {
+        place->position = get_le64(record + REC_OFS_POSITION);
+    }
     codec_seal(record, place->position, seg->salt);
     error = file_pwrite(segs->files, seg->file, record, size, seg->end);
     return error ? segments_failed__(segs, error, "writing a segment") : 0;
@@ -632,7 +654,7 @@ segments_sync_all(struct segments *segs)
 {
     struct segment *seg;
 
-    for (size_t i = 0; (seg = segments_nth(segs, i)); i++) {
+    for (seg = NULL; (seg = segments_after(segs, seg));) {
         uint32_t end = __atomic_load_n(&seg->end, __ATOMIC_ACQUIRE);
         int error;
 
@@ -760,7 +782,7 @@ segments_reserved(struct segments *segs)
 {
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < STORE_N_CLASSES; i++) {
+    for (size_t i = 0; i < SEGMENT_N_APPENDERS; i++) {
         pthread_mutex_lock(&segs->appenders[i].mutex);
         sum += segs->appenders[i].reserved;
         pthread_mutex_unlock(&segs->appenders[i].mutex);
@@ -769,6 +791,47 @@ segments_reserved(struct segments *segs)
 }
 
 /* Start and end. */
+
+void
+segments_roll(struct segments *segs, enum store_class class)
+{
+    struct segment_appender *app = &segs->appenders[class];
+
+    pthread_mutex_lock(&app->mutex);
+    if (app->open && app->open->end > SEG_HEADER_SIZE) {
+        segments_close_open__(segs, app);
+    }
+    pthread_mutex_unlock(&app->mutex);
+}
+
+int
+segments_collect(struct segments *segs, struct segment *seg)
+{
+    char name[SEGMENT_NAME_SIZE];
+    size_t rank;
+    int error;
+
+    pthread_mutex_lock(&segs->mutex);
+    rank = segments_rank__(segs, seg->pack);
+    memmove(&segs->all[rank], &segs->all[rank + 1],
+            (segs->n - rank - 1) * sizeof *segs->all);
+    segs->n--;
+    list_remove(&seg->idle);
+    seg->gone = true;
+    seg->next_gone = segs->gone;
+    segs->gone = seg;
+    if (seg->file >= 0 && !seg->n_users) {
+        segs->files->ops->close(segs->files, seg->file);
+        seg->file = -1;
+        segs->n_open--;
+    }
+    pthread_mutex_unlock(&segs->mutex);
+    segment_name(seg->pack, name);
+    /* If this fails the next open finds it again, as something that no index
+     * covers. */
+    error = segs->files->ops->unlink(segs->files, name);
+    return error == ENOENT ? 0 : error;
+}
 
 /* Unlinks the file of 'seg' and forgets it. */
 static int
@@ -798,7 +861,8 @@ segments_start(struct segments *segs)
     }
     while (i < segs->n) {
         struct segment *seg = segs->all[i];
-        struct segment_appender *app = &segs->appenders[seg->class];
+        struct segment_appender *app =
+            &segs->appenders[SEGMENT_APPENDER(seg->generation, seg->class)];
         int error = 0;
 
         if (seg->class == STORE_CLASS_TRANSIENT ||
@@ -835,7 +899,7 @@ segments_trim(struct segments *segs)
 {
     int error = 0;
 
-    for (size_t i = 0; i < STORE_N_CLASSES; i++) {
+    for (size_t i = 0; i < SEGMENT_N_APPENDERS; i++) {
         struct segment_appender *app = &segs->appenders[i];
         int e = 0;
 

@@ -40,10 +40,27 @@ enum segment_state {
     SEGMENT_SEALED, /* Has it; final. */
 };
 
+/* Who wrote a segment.  What garbage collection moves may be the base of
+ * differences in segments with lower packs, so what it wrote counts as older
+ * than everything else, and its whole objects as older than its differences:
+ * in that order, WHOLE, DELTAS, PUT, a base always comes first. */
+enum segment_generation {
+    SEGMENT_PUT = 0,    /* Puts. */
+    SEGMENT_WHOLE = 1,  /* Garbage collection; no differences. */
+    SEGMENT_DELTAS = 2, /* The same; differences from objects in WHOLE. */
+    SEGMENT_N_GENERATIONS
+};
+
+/* The writing end of a class and generation.  SEGMENT_PUT: the class. */
+#define SEGMENT_APPENDER(GENERATION, CLASS) \
+    ((enum store_class)((GENERATION) *STORE_N_CLASSES + (CLASS)))
+#define SEGMENT_N_APPENDERS (SEGMENT_N_GENERATIONS * STORE_N_CLASSES)
+
 struct segment {
     uint64_t pack, salt;
     enum store_class class;
     enum segment_state state; /* Under the mutex of 'struct segments'. */
+    uint8_t generation;       /* enum segment_generation; likewise. */
     bool header_damaged;      /* Set before others see it. */
     bool named;               /* Its directory entry is durable. */
     uint32_t end, durable;    /* Atomic. */
@@ -53,6 +70,11 @@ struct segment {
     int file; /* -1: closed. */
     unsigned n_users;
     struct list idle; /* In 'idle' if open and unused. */
+    bool gone;        /* Collected: not in the table any more. */
+    struct segment *next_gone;
+    /* Changed under the store's gc_lock held for writing. */
+    bool old;       /* Was full when the collection that runs began. */
+    bool condemned; /* Atomic; being swept: takes no new references. */
 };
 
 /* One class's writing end. */
@@ -72,7 +94,7 @@ struct segments {
     uint32_t segment_size, reserve;
     uint16_t writer;
     bool read_only;
-    struct segment_appender appenders[STORE_N_CLASSES];
+    struct segment_appender appenders[SEGMENT_N_APPENDERS];
 
     pthread_mutex_t mutex; /* Innermost; protects all below. */
     struct segment **all;  /* By pack. */
@@ -80,8 +102,9 @@ struct segments {
     uint64_t next_pack;
     struct list idle; /* Open files without users, oldest first. */
     size_t n_open;
-    bool new_full;    /* Atomic. */
-    uint64_t n_syncs; /* Atomic. */
+    struct segment *gone; /* Kept till the end: somebody may look at them. */
+    bool new_full;        /* Atomic. */
+    uint64_t n_syncs;     /* Atomic. */
 };
 
 /* Where a record is. */
@@ -115,8 +138,14 @@ int segments_start(struct segments *) NODISCARD;
 
 struct segment *segments_find(struct segments *, uint64_t pack);
 size_t segments_count(struct segments *);
-/* The segment of rank 'index' by pack, or NULL. */
-struct segment *segments_nth(struct segments *, size_t index);
+/* The next segment by pack after 'segment' (NULL: the first), or NULL.  To go
+ * through all, while others add and remove some. */
+struct segment *segments_after(struct segments *, const struct segment *);
+/* Removes a segment and its file.  Who reads from it now may go on; later
+ * reads fail with EBADMSG. */
+int segments_collect(struct segments *, struct segment *) NODISCARD;
+/* Declares the open segment of an appender full, if it holds anything. */
+void segments_roll(struct segments *, enum store_class appender);
 uint64_t segments_next_pack(struct segments *);
 
 void segment_name(uint64_t pack, char name[SEGMENT_NAME_SIZE]);
@@ -130,8 +159,9 @@ int segment_read(struct segments *, struct segment *, void *, size_t size,
                  uint64_t offset) NODISCARD;
 
 /* Appending.  Between lock and unlock: append writes a record (which must be
- * sealed by no one yet; position and checksum are filled in) at the end, and
- * publish moves the end behind it. */
+ * sealed by no one yet; checksum and, but for copies of garbage collection,
+ * which keep theirs, position are filled in) at the end, and publish moves
+ * the end behind it.  Here a class stands for an appender. */
 void segments_lock(struct segments *, enum store_class);
 void segments_unlock(struct segments *, enum store_class);
 int segments_append(struct segments *, enum store_class, uint8_t *record,
@@ -187,6 +217,8 @@ int segment_entries(struct segments *, struct segment *, segment_entry_cb *,
 /* Length and flags of a record, as in footers and index. */
 uint32_t segment_location(const struct codec_record *, enum store_class);
 
+/* Finds out the generation, before segment_recover(). */
+int segment_learn_generation(struct segments *, struct segment *) NODISCARD;
 /* Checks the header on disk. */
 int segment_check_header(struct segments *, struct segment *,
                          enum store_class *ret_class) NODISCARD;

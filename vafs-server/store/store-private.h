@@ -47,6 +47,14 @@ struct store {
     bool thread_runs, thread_stop, thread_kicked;
     uint64_t upkeep_retry; /* clock_mono_ns() before which not to try. */
 
+    bool recovers_leftover; /* While opening. */
+
+    /* Garbage collection; see gc.h.  A put holds the lock for reading from
+     * its look-up until its record is published. */
+    pthread_mutex_t gc_mutex; /* One at a time. */
+    pthread_rwlock_t gc_lock;
+    struct store_gc *gc; /* The one that runs, or NULL. */
+
     struct store_counters counters; /* Atomic, relaxed. */
 };
 
@@ -55,6 +63,23 @@ struct store {
 
 /* 0, or why changes are impossible. */
 int store_check_writable__(const struct store *) NODISCARD;
+
+/* Looks an object up, like index_find(), and its segment (unless 'ret_seg' is
+ * NULL).  Entries of segments that were collected do not count.  EBADMSG: the
+ * segment is lost. */
+int store_find__(struct store *, const struct store_id *, bool transient,
+                 struct index_entry *, struct segment **ret_seg) NODISCARD;
+/* Was the segment 'pack' collected? */
+bool store_is_gone__(struct store *, uint64_t pack);
+
+void gc_init__(struct store *);
+void gc_destroy__(struct store *);
+/* Under gc_lock: may something new refer to object 'id' in 'seg'?  If so and
+ * a collection runs, it will keep it. */
+bool gc_hold__(struct store *, const struct store_id *, struct segment *);
+/* The same, for an entry; asks for the base of a difference, too. */
+bool
+gc_hold_entry__(struct store *, const struct index_entry *, struct segment *);
 
 /* Reads the object at 'entry', whole and checked, past the cache. */
 int store_read__(struct store *, const struct index_entry *,

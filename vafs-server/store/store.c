@@ -207,6 +207,7 @@ store_free__(struct store *store)
         file_layer_destroy(store->files);
     }
     pthread_mutex_destroy(&store->sb_mutex);
+    gc_destroy__(store);
     pthread_mutex_destroy(&store->damaged_mutex);
     pthread_mutex_destroy(&store->upkeep_mutex);
     pthread_mutex_destroy(&store->thread_mutex);
@@ -278,6 +279,24 @@ store_recover_base__(struct store *store, struct index *index,
     return error;
 }
 
+/* Was the object that a scan found in 'seg' entered before, from a segment
+ * that counts as newer?  So it is with segments that a collection was about to
+ * remove. */
+static bool
+store_recover_is_superseded__(struct store *store, const struct segment *seg,
+                              const struct store_id *id)
+{
+    struct index_entry now;
+    struct segment *other;
+
+    if (index_find(store->index, id, false, &now)) {
+        return false;
+    }
+    other = segments_find(store->segs, now.pack);
+    return other &&
+           (other->generation != SEGMENT_PUT || other->pack > seg->pack);
+}
+
 /* Enters a record that a scan or footer showed.  Bases come before what
  * depends on them. */
 static int
@@ -288,7 +307,9 @@ store_recover_cb__(void *store_, const struct segment *seg, uint32_t offset,
     struct index_entry entry = {
         .id = *id, .pack = seg->pack, .offset = offset, .location = location};
 
-    if (seg->class == STORE_CLASS_TRANSIENT) {
+    if (seg->class == STORE_CLASS_TRANSIENT ||
+        (store->recovers_leftover &&
+         store_recover_is_superseded__(store, seg, id))) {
         return 0;
     }
     if (location & LOC_DELTA) {
@@ -301,20 +322,26 @@ store_recover_cb__(void *store_, const struct segment *seg, uint32_t offset,
     return index_insert(store->index, &entry);
 }
 
-/* Scans all segments that the index does not cover. */
+/* Scans all segments of 'generation' that the index does not cover.
+ * 'newest' is the last that it covered. */
 static int
-store_recover__(struct store *store)
+store_recover_generation__(struct store *store, int generation,
+                           uint64_t newest)
 {
     struct segment *seg;
 
-    for (size_t i = 0; (seg = segments_nth(store->segs, i)); i++) {
+    for (seg = NULL; (seg = segments_after(store->segs, seg));) {
         const struct manifest_segment *m =
             index_covered(store->index, seg->pack);
         int error;
 
+        if (seg->generation != generation) {
+            continue;
+        }
         if (m) {
             seg->class = m->class;
         }
+        store->recovers_leftover = !m && seg->pack < newest;
         error = segment_recover(store->segs, seg, m ? m->covered : 0,
                                 m && m->sealed, store_recover_cb__, store);
         /* A rebuild must not hold the whole index in memory.  Segments not
@@ -331,6 +358,33 @@ store_recover__(struct store *store)
         }
     }
     return 0;
+}
+
+/* Scans all segments that the index does not cover, bases before what depends
+ * on them (see enum segment_generation). */
+static int
+store_recover__(struct store *store)
+{
+    static const int order[] = {SEGMENT_WHOLE, SEGMENT_DELTAS, SEGMENT_PUT};
+    uint64_t newest = 0;
+    struct segment *seg;
+    int error = 0;
+
+    for (seg = NULL; (seg = segments_after(store->segs, seg)) && !error;) {
+        const struct manifest_segment *m =
+            index_covered(store->index, seg->pack);
+
+        if (m) {
+            seg->generation = m->generation;
+            newest = seg->pack;
+        } else {
+            error = segment_learn_generation(store->segs, seg);
+        }
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(order) && !error; i++) {
+        error = store_recover_generation__(store, order[i], newest);
+    }
+    return error;
 }
 
 static int
@@ -418,6 +472,7 @@ store_open(const char *dir, unsigned flags, const struct store_options *o,
     store->level = o->level;
     store->sb_file = -1;
     pthread_mutex_init(&store->sb_mutex, NULL);
+    gc_init__(store);
     pthread_mutex_init(&store->damaged_mutex, NULL);
     pthread_mutex_init(&store->upkeep_mutex, NULL);
     pthread_mutex_init(&store->thread_mutex, NULL);
@@ -694,7 +749,7 @@ store_get_stats(struct store *store, struct store_stats *ret)
     size_t nodes, records;
 
     memset(&s, 0, sizeof s);
-    for (size_t i = 0; (seg = segments_nth(store->segs, i)); i++) {
+    for (seg = NULL; (seg = segments_after(store->segs, seg));) {
         s.n_segments++;
         s.segment_bytes += __atomic_load_n(&seg->end, __ATOMIC_ACQUIRE);
     }

@@ -36,6 +36,8 @@ superblock_encode(const struct superblock *sb, uint8_t slot[SB_SLOT_SIZE])
     put_le32(slot + SB_OFS_ROOT_OFFSET, sb->root_offset);
     put_le32(slot + SB_OFS_ROOT_LENGTH, sb->root_length);
     put_le64(slot + SB_OFS_NEXT_PACK, sb->next_pack);
+    put_le64(slot + SB_OFS_GC_WATERMARK, sb->gc_watermark);
+    put_le64(slot + SB_OFS_GC_EPOCH, sb->gc_epoch);
     put_le16(slot + SB_OFS_WRITER, sb->writer);
     memcpy(slot + SB_OFS_OPAQUE, sb->root.opaque, sizeof sb->root.opaque);
     put_le64(slot + SB_OFS_SUM, codec_sum(slot, SB_OFS_SUM, 0));
@@ -86,6 +88,8 @@ superblock_decode__(const uint8_t slot[SB_SLOT_SIZE], struct superblock *sb)
     sb->root_offset = get_le32(slot + SB_OFS_ROOT_OFFSET);
     sb->root_length = get_le32(slot + SB_OFS_ROOT_LENGTH);
     sb->next_pack = get_le64(slot + SB_OFS_NEXT_PACK);
+    sb->gc_watermark = get_le64(slot + SB_OFS_GC_WATERMARK);
+    sb->gc_epoch = get_le64(slot + SB_OFS_GC_EPOCH);
     sb->writer = get_le16(slot + SB_OFS_WRITER);
     memcpy(sb->root.opaque, slot + SB_OFS_OPAQUE, sizeof sb->root.opaque);
     if (!superblock_size_is_valid__(sb->record_size, 4096, STORE_OBJECT_MAX) ||

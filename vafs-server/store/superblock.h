@@ -19,6 +19,7 @@ struct superblock {
     uint32_t tail_crc;
     uint64_t root_pack; /* A hint: where the root's record was. */
     uint32_t root_offset, root_length;
+    uint64_t gc_watermark, gc_epoch;
 };
 
 /* Reads the newest valid slot.  EBADMSG: none; EPROTONOSUPPORT: from a newer

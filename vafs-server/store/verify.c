@@ -73,6 +73,9 @@ verify_indexed__(struct verify *v, const struct segment *seg, uint32_t offset,
 
     error = index_find(v->store->index, &r->id, true, &entry);
     if (!error && (entry.pack != seg->pack || entry.offset != offset)) {
+        if (store_is_gone__(v->store, entry.pack)) {
+            return 0; /* The copy that counted was dead. */
+        }
         error = verify_place__(v, &entry);
     }
     if (error == ENOENT || error == EBADMSG) {
@@ -129,16 +132,16 @@ verify_content__(struct verify *v, const struct segment *seg, uint32_t offset,
     return error;
 }
 
-/* A delta that survived a crash without its base, and therefore counts for
- * nothing? */
+/* A delta that outlived its base, and therefore counts for nothing?  A crash
+ * can do that, and so can garbage collection if both are dead and only the
+ * base was in a segment that was removed. */
 static bool
 verify_is_orphan__(struct verify *v, const struct codec_record *r)
 {
     struct index_entry entry;
 
     return r->encoding == REC_DELTA &&
-           index_find(v->store->index, &r->id, true, &entry) == ENOENT &&
-           index_find(v->store->index, &r->base, true, &entry) == ENOENT;
+           store_find__(v->store, &r->base, true, &entry, NULL) == ENOENT;
 }
 
 static void
@@ -296,6 +299,9 @@ verify_entry__(void *v_, const struct index_entry *entry)
     struct verify *v = v_;
     int error = verify_place__(v, entry);
 
+    if (error && store_is_gone__(v->store, entry->pack)) {
+        return 0;
+    }
     if (error == EBADMSG) {
         struct index_entry now;
 
@@ -324,13 +330,14 @@ store_verify(struct store *store,
     struct segment *seg;
     int error = 0;
 
-    for (size_t i = 0; (seg = segments_nth(store->segs, i)); i++) {
+    for (seg = NULL; (seg = segments_after(store->segs, seg));) {
         uint32_t end = __atomic_load_n(&seg->end, __ATOMIC_ACQUIRE);
 
         v.sums.total += end > SEG_HEADER_SIZE ? end - SEG_HEADER_SIZE : 0;
     }
-    for (size_t i = 0; !error && (seg = segments_nth(store->segs, i)); i++) {
+    for (seg = NULL; !error && (seg = segments_after(store->segs, seg));) {
         error = verify_segment__(&v, seg);
+        error = store_is_gone__(store, seg->pack) ? 0 : error;
     }
     if (!error) {
         error = index_for_each(store->index, verify_entry__, &v);
@@ -400,12 +407,13 @@ store_for_each(struct store *store, uint8_t kind,
     struct segment *seg;
     int error = 0;
 
-    for (size_t i = 0; !error && (seg = segments_nth(store->segs, i)); i++) {
+    for (seg = NULL; !error && (seg = segments_after(store->segs, seg));) {
         uint32_t end = __atomic_load_n(&seg->end, __ATOMIC_ACQUIRE);
 
         if (end > SEG_HEADER_SIZE) {
             error = segment_scan(store->segs, seg, SEG_HEADER_SIZE, end, &scan,
                                  &end);
+            error = store_is_gone__(store, seg->pack) ? 0 : error;
         }
     }
     return error;
