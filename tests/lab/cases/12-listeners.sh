@@ -3,6 +3,7 @@
 # A listener in the guest is reached from outside, a wildcard one from both
 # sides; 40 idle listeners, each of which still accepts, and a connect beside.
 # lab-kernels: 6.1 6.12
+# lab-tier: long
 # lab-seconds: 240
 need xenliftd xenlift-guest
 stack_up

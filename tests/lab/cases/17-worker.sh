@@ -2,6 +2,7 @@
 #
 # A worker is killed: its old streams are reset, listeners and new sockets
 # work again, another guest noticed nothing.
+# lab-tier: long
 # lab-seconds: 300
 # lab-kernels: 6.1 6.12
 need xenliftd xenlift-guest

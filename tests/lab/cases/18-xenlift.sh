@@ -4,6 +4,7 @@
 # what toolstack, stock 9p frontend, our module and xenliftd wrote, seen from
 # domain 0 and from the driver domain; what a guest breaks is named; a dump of
 # another machine can be checked.
+# lab-tier: long
 # lab-seconds: 300
 need xenliftd xenlift-guest xenlift
 stack_up

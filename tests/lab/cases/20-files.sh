@@ -4,6 +4,7 @@
 # sparse files, appends from two processes, attributes, mmap, locks, and random
 # operations against a copy in memory.
 # lab-kernels: 6.1 6.12
+# lab-tier: long
 # lab-seconds: 480
 need xenliftd xenlift-guest vafsd vafs
 stack_up

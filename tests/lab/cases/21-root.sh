@@ -2,6 +2,7 @@
 #
 # A guest whose root file system is on VAFS, with neither disk nor network
 # card: ordinary programs, git, a compiler, extended attributes.
+# lab-tier: long
 # lab-seconds: 600
 need xenliftd xenlift-guest vafsd vafs
 stack_up

@@ -2,6 +2,7 @@
 #
 # A real source tree (busybox, more than 2,000 files) is unpacked in the guest,
 # compared file by file there, and again from outside after a restart of vafsd.
+# lab-tier: long
 # lab-seconds: 800
 need xenliftd xenlift-guest vafsd vafs
 [ -f /share/source.tar ] || skip "no source tree"

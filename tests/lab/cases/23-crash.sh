@@ -2,6 +2,7 @@
 #
 # vafsd is killed by -9 while a guest writes: nothing that was fsynced is
 # missing, vafs verify is clean.
+# lab-tier: long
 # lab-seconds: 300
 need xenliftd xenlift-guest vafsd vafs
 stack_up

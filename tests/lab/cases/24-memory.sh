@@ -2,6 +2,7 @@
 #
 # Memory: an idle worker under 8 MiB resident, vafsd under 64 MiB of anonymous
 # memory with a tree of 100,000 files that is not in use.
+# lab-tier: long
 need xenliftd xenlift-guest vafsd vafs
 stack_up
 drv_kill TERM vafsd

@@ -3,6 +3,7 @@
 # A guest that writes absurd indices, sizes, references, unknown commands and
 # messages into its rings gets an error or loses that device; another guest
 # notices nothing.
+# lab-tier: long
 # lab-seconds: 400
 need xenliftd xenlift-guest vafsd vafs hostile
 stack_up
