@@ -3,6 +3,7 @@
 # 200 connections at once, 64 MB each way in all, content equal; then 1,000
 # threads that make sockets at the same time.
 # lab-kernels: 6.1 6.12
+# lab-tier: long
 # lab-seconds: 300
 need xenliftd xenlift-guest
 stack_up

@@ -2,7 +2,6 @@
 #
 # Connects to an address that never answers hold up nobody else, and can be
 # given up.
-# lab-kernels: 6.1 6.12
 need xenliftd xenlift-guest
 stack_up
 server_up

@@ -2,6 +2,7 @@
 #
 # A guest is destroyed in the middle of transfers, again and again, while
 # another one works on undisturbed.
+# lab-tier: long
 # lab-seconds: 300
 need xenliftd xenlift-guest
 stack_up

@@ -2,7 +2,6 @@
 #
 # The module unloads and loads again, also with open sockets around: it refuses
 # while they are in use, and works after it came back.
-# lab-kernels: 6.1 6.12
 need xenliftd xenlift-guest
 stack_up
 server_up

@@ -2,6 +2,7 @@
 #
 # xenliftd is killed and started again: workers go on, the new one adopts
 # them, nothing breaks; a guest that comes while it is away is served later.
+# lab-tier: long
 # lab-seconds: 300
 need xenliftd xenlift-guest
 stack_up

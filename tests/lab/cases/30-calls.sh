@@ -3,6 +3,7 @@
 # Every socket call that programs use, one by one, in a guest whose sockets the
 # driver domain serves; and the guest's own local sockets beside.
 # lab-kernels: 6.1 6.12
+# lab-tier: long
 # lab-seconds: 240
 need xenliftd xenlift-guest
 stack_up sockets
